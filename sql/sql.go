@@ -1,0 +1,14 @@
+// Package sql holds the text that databases execute: migrations and named
+// queries, embedded so that a binary carries the schema it was written for.
+//
+// In: nothing. Out: file systems and query texts. It knows no database client
+// and loses nothing when a process crashes.
+package sql
+
+import "embed"
+
+// ClickHouseMigrations are forward-only migrations, one idempotent statement
+// per file, applied in the order of their names on every node.
+//
+//go:embed clickhouse/migrations/*.sql
+var ClickHouseMigrations embed.FS
