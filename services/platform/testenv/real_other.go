@@ -1,0 +1,11 @@
+//go:build !linux
+
+package testenv
+
+import (
+	"os/exec"
+	"syscall"
+)
+
+// Other systems cannot tie a child's life to its parent's; Cleanup ends it.
+func dieWithParent(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
