@@ -1,15 +1,10 @@
 package publish
 
-// Message is what one produce carries per batch. No key: the partition is
-// named, and holds every copy of a call by the call's ID.
-type Message struct {
-	Key     []byte
-	Value   []byte
-	Headers []Header
-}
+import "github.com/tollway/tollway/services/platform/kafkaio"
+
+// Message is what one produce carries per batch. It has no key: the partition
+// is named, and holds every copy of a call by the call's ID.
+type Message = kafkaio.Message
 
 // Header is a message header.
-type Header struct {
-	Key   string
-	Value []byte
-}
+type Header = kafkaio.Header

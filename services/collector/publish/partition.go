@@ -3,11 +3,13 @@ package publish
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/tollway/tollway/pipelines/call"
+	"github.com/tollway/tollway/services/platform/kafkaio"
 )
 
 // batch is calls for one partition, open or on their way.
@@ -181,18 +183,51 @@ func (p *partition) send(ctx context.Context, batches []*batch) {
 		messages = append(messages, Message{Value: b.encoded, Headers: p.pub.headers})
 		kept = append(kept, b)
 	}
-	attempts, err := 0, error(nil)
-	if len(messages) > 0 {
-		attempts, err = p.produce(ctx, messages)
-	}
-	p.mu.Lock()
-	p.oldest = time.Time{}
-	p.mu.Unlock()
-	for _, b := range kept {
+	attempts, err := p.produce(ctx, messages)
+	tooLarge := errors.Is(err, kafkaio.ErrMessageTooLarge)
+	for i, b := range kept {
+		if tooLarge {
+			err = p.split(ctx, messages[i])
+		}
 		// After a failed attempt the client may still be writing from the
 		// buffer in the background, so it is not used again.
 		p.finish(b, err, err == nil && attempts == 1)
 	}
+	p.mu.Lock()
+	p.oldest = time.Time{}
+	p.mu.Unlock()
+}
+
+// split produces a message by itself, and in halves if the broker finds it too
+// large. Only a call that is too large alone cannot be produced.
+func (p *partition) split(ctx context.Context, m Message) error {
+	_, err := p.produce(ctx, []Message{m})
+	if !errors.Is(err, kafkaio.ErrMessageTooLarge) {
+		return err
+	}
+	for half := range 2 {
+		rows := call.NewBatch()
+		n, err := rows.AppendMessage(m.Value, 0)
+		if err != nil {
+			return err
+		}
+		if n < 2 {
+			return fmt.Errorf("one call is too large for the log: %w", kafkaio.ErrMessageTooLarge)
+		}
+		keep := make([]bool, n)
+		for i := range keep {
+			keep[i] = (i < n/2) == (half == 0)
+		}
+		rows.Keep(keep)
+		value, err := p.pub.encode(nil, rows)
+		if err != nil {
+			return err
+		}
+		if err := p.split(ctx, Message{Value: value, Headers: m.Headers}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // encode turns the rows into the message and gives their memory back at once.
@@ -209,14 +244,21 @@ func (p *partition) encode(b *batch) error {
 	return nil
 }
 
-// produce tries until the log has acknowledged or ctx ends.
+// produce tries until the log has acknowledged, ctx ends, or a message is too
+// large for the log, which trying again would not change.
 func (p *partition) produce(ctx context.Context, messages []Message) (attempts int, err error) {
+	if len(messages) == 0 {
+		return 0, nil
+	}
 	backoff := p.pub.cfg.RetryMin
 	for {
 		attempts++
 		err := p.attempt(ctx, messages)
 		if err == nil {
 			return attempts, nil
+		}
+		if errors.Is(err, kafkaio.ErrMessageTooLarge) {
+			return attempts, err
 		}
 		if ctx.Err() != nil {
 			return attempts, errors.Join(ErrStopped, err)

@@ -58,8 +58,8 @@ func New(cfg Config, partitions int, log Log, clock func() time.Time, reg promet
 			Burst: 3, Period: 10 * time.Second,
 		}),
 		headers: []Header{
-			{Key: "content-type", Value: []byte(call.ContentType)},
-			{Key: "schema", Value: []byte(call.SchemaFingerprint())},
+			{Key: call.ContentTypeHeader, Value: []byte(call.ContentType)},
+			{Key: call.SchemaHeader, Value: []byte(call.SchemaFingerprint())},
 		},
 		encode: call.Encode,
 	}
