@@ -104,7 +104,6 @@ type process struct {
 	cmd     *exec.Cmd
 	logPath string
 	done    chan struct{} // closed once the process was waited for
-	err     error         // what Wait said; read after done
 }
 
 // startProcess runs cmd with both outputs appended to a log file.
@@ -126,7 +125,7 @@ func startProcess(name, logPath string, cmd *exec.Cmd) (*process, error) {
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			p.err = cmd.Wait()
+			_ = cmd.Wait() // its state says the same
 		}
 		close(p.done)
 	}()
@@ -204,7 +203,7 @@ func (p *process) waitFor(patience time.Duration, ready func() error) error {
 		}
 		select {
 		case <-p.done:
-			return fmt.Errorf("%s ended while it was starting: %v", p.name, p.err)
+			return fmt.Errorf("%s ended early: %s", p.name, p.cmd.ProcessState)
 		case <-tick.C:
 		}
 	}
