@@ -1,7 +1,7 @@
 CREATE MATERIALIZED VIEW IF NOT EXISTS ${database}.traffic_1h_mv TO ${database}.traffic_1h AS
 SELECT
     toStartOfHour(t.bucket) AS bucket,
-    source, product, api, operation, method, status, fault, upstream, version, region, environment, gateway,
+    source, product, api, operation, method, status, fault, upstream, version, region, environment, gateway, partition,
     sum(t.calls) AS calls,
     sum(t.request_bytes) AS request_bytes,
     sum(t.response_bytes) AS response_bytes,
@@ -11,4 +11,4 @@ SELECT
     sumMap(t.total_histogram) AS total_histogram,
     sumMap(t.upstream_histogram) AS upstream_histogram
 FROM ${database}.traffic_1m AS t
-GROUP BY bucket, source, product, api, operation, method, status, fault, upstream, version, region, environment, gateway
+GROUP BY bucket, source, product, api, operation, method, status, fault, upstream, version, region, environment, gateway, partition

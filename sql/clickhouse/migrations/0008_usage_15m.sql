@@ -14,13 +14,14 @@ CREATE TABLE IF NOT EXISTS ${database}.usage_15m
     denied LowCardinality(String),
     environment LowCardinality(String),
     source LowCardinality(String),
-    calls SimpleAggregateFunction(sum, UInt64),
+    partition UInt16,
+    calls SimpleAggregateFunction(sum, Int64),
     request_bytes SimpleAggregateFunction(sum, Int64),
     response_bytes SimpleAggregateFunction(sum, Int64),
     measures SimpleAggregateFunction(sumMap, Map(LowCardinality(String), Decimal(38, 9)))
 )
 ENGINE = ${engine:AggregatingMergeTree()}
 PARTITION BY toYYYYMM(bucket)
-ORDER BY (account, bucket, subscription, app, product, plan, api, operation, status, denied, environment, source)
+ORDER BY (account, bucket, subscription, app, product, plan, api, operation, status, denied, environment, source, partition)
 TTL bucket + INTERVAL ${rollup_retention_days} DAY
 SETTINGS ttl_only_drop_parts = 1, ${deduplication_window}
