@@ -262,14 +262,14 @@ func TestEveryAcknowledgedCallIsStored(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		cfg := DefaultConfig()
-		cfg.FlushRows = rapid.IntRange(1, 40).Draw(rt, "rows")
-		cfg.FlushBytes = rapid.IntRange(200, 20_000).Draw(rt, "bytes")
+		cfg.FlushRows = rapid.IntRange(3, 40).Draw(rt, "rows")
+		cfg.FlushBytes = rapid.IntRange(1000, 20_000).Draw(rt, "bytes")
 		cfg.FlushInterval = time.Duration(rapid.IntRange(1, 20).Draw(rt, "interval")) * time.Millisecond
 		cfg.AckLinger = min(cfg.FlushInterval, time.Millisecond)
 		cfg.MaxInFlightBytes = int64(max(cfg.FlushBytes, rapid.IntRange(1000, 100_000).Draw(rt, "held")))
 		cfg.RetryMin, cfg.RetryMax = time.Microsecond, time.Millisecond
 		partitions := rapid.IntRange(1, 6).Draw(rt, "partitions")
-		failures := rapid.IntRange(0, 40).Draw(rt, "failures in 100")
+		failures := rapid.IntRange(0, 30).Draw(rt, "failures in 100")
 		log := &memoryLog{fate: func(context.Context, int) (bool, error) {
 			time.Sleep(time.Duration(rand.IntN(100)) * time.Microsecond)
 			if rand.IntN(100) < failures {
@@ -283,7 +283,7 @@ func TestEveryAcknowledgedCallIsStored(t *testing.T) {
 		go func() { done <- p.Run(ctx) }()
 
 		sources := rapid.IntRange(1, 4).Draw(rt, "sources")
-		calls := rapid.IntRange(1, 120).Draw(rt, "calls")
+		calls := rapid.IntRange(1, 60).Draw(rt, "calls")
 		errs := make([]error, sources)
 		var running sync.WaitGroup
 		for s := range sources {
@@ -293,7 +293,7 @@ func TestEveryAcknowledgedCallIsStored(t *testing.T) {
 					if errs[s] = p.AppendWait(context.Background(), d, numbered(s*1000+i)); errs[s] != nil {
 						return
 					}
-					if i%70 == 69 {
+					if i%20 == 19 {
 						if errs[s] = d.Wait(context.Background()); errs[s] != nil {
 							return
 						}
