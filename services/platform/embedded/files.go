@@ -87,18 +87,26 @@ func writeConfig(cfg EngineConfig, passwords Passwords) (string, error) {
 }
 
 // usersXML has three accounts. default has no password because the boot query
-// runs as it, so it is left nothing but what that query needs, and no address
-// it could come from over the network.
+// runs as it, so it is left nothing but what that query needs. That query also
+// holds its only session as long as the engine runs, so nobody else can have
+// one: without this, any process of the machine could stop the listeners.
 func usersXML(cfg EngineConfig, passwords Passwords) []byte {
 	var b bytes.Buffer
 	b.WriteString(`<clickhouse>
-  <profiles><default/><readonly><readonly>2</readonly></readonly></profiles>
+  <profiles>
+    <default/>
+    <readonly><readonly>2</readonly></readonly>
+    <boot>
+      <max_sessions_for_user>1</max_sessions_for_user>
+      <constraints><max_sessions_for_user><const/></max_sessions_for_user></constraints>
+    </boot>
+  </profiles>
   <quotas><default/></quotas>
   <users>
     <default>
       <password/>
       <networks><ip>::1</ip></networks>
-      <profile>default</profile><quota>default</quota>
+      <profile>boot</profile><quota>default</quota>
       <grants>
         <query>GRANT SYSTEM LISTEN ON *.*</query>
         <query>GRANT CREATE TEMPORARY TABLE ON *.*</query>

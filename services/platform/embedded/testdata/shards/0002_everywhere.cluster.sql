@@ -1,0 +1,1 @@
+CREATE TABLE IF NOT EXISTS everywhere AS here ENGINE = Distributed('${cluster}', '${database}', 'here', a);
