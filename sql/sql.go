@@ -12,3 +12,17 @@ import "embed"
 //
 //go:embed clickhouse/migrations/*.sql
 var ClickHouseMigrations embed.FS
+
+//go:embed clickhouse/queries/*.sql
+var queries embed.FS
+
+// ClickHouseQuery is the text of clickhouse/queries/<name>.sql. Parameters
+// stand in it as {name:Type}. A name that does not exist is a mistake in the
+// program and panics, at start, where texts are looked up.
+func ClickHouseQuery(name string) string {
+	text, err := queries.ReadFile("clickhouse/queries/" + name + ".sql")
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}

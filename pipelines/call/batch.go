@@ -1,6 +1,8 @@
 package call
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -280,6 +282,38 @@ func (b *Batch) Keep(rows []bool) {
 	if len(b.Offset) > 0 {
 		b.Offset, b.Row = keep(b.Offset, rows), keep(b.Row, rows)
 	}
+}
+
+// Select copies the marked rows into a batch of their own.
+func (b *Batch) Select(rows []bool) *Batch {
+	out := *b
+	out.ID, out.Time, out.ReceivedAt = slices.Clone(b.ID), slices.Clone(b.Time), slices.Clone(b.ReceivedAt)
+	for i := range out.Strings {
+		out.Strings[i] = b.Strings[i].clone()
+	}
+	out.ClientIP, out.Path = b.ClientIP.clone(), b.Path.clone()
+	out.Status, out.GRPCStatus, out.Attempts = slices.Clone(b.Status), slices.Clone(b.GRPCStatus), slices.Clone(b.Attempts)
+	for i := range out.Latency {
+		out.Latency[i] = slices.Clone(b.Latency[i])
+	}
+	out.RequestBytes, out.ResponseBytes = slices.Clone(b.RequestBytes), slices.Clone(b.ResponseBytes)
+	out.Measures, out.Attributes = b.Measures.clone(), b.Attributes.clone()
+	out.AttributeValues = b.AttributeValues.clone()
+	out.Offset, out.Row = slices.Clone(b.Offset), slices.Clone(b.Row)
+	out.Keep(rows)
+	return &out
+}
+
+func (d *Dict) clone() Dict {
+	return Dict{Index: slices.Clone(d.Index), Values: slices.Clone(d.Values), lookup: maps.Clone(d.lookup), max: d.max, last: d.last, lastCode: d.lastCode}
+}
+
+func (t *Text) clone() Text {
+	return Text{Offsets: slices.Clone(t.Offsets), Bytes: slices.Clone(t.Bytes), max: t.max}
+}
+
+func (p *Pairs[V]) clone() Pairs[V] {
+	return Pairs[V]{Offsets: slices.Clone(p.Offsets), Keys: p.Keys.clone(), Values: slices.Clone(p.Values)}
 }
 
 func keep[T any](column []T, rows []bool) []T {

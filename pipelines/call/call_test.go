@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"math/big"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -117,8 +118,15 @@ func TestCallsSurviveTheLog(t *testing.T) {
 				left = append(left, want[i])
 			}
 		}
+		selected := joined.Select(kept)
 		joined.Keep(kept)
+		if !slices.Equal(selected.Offset, joined.Offset) {
+			t.Fatal("provenance of selected rows")
+		}
 		for i := range left {
+			if diff := cmp.Diff(left[i], at(selected, i), comparing...); diff != "" {
+				t.Fatalf("selected row %d: %s", i, diff)
+			}
 			if diff := cmp.Diff(left[i], at(joined, i), comparing...); diff != "" {
 				t.Fatalf("kept row %d: %s", i, diff)
 			}

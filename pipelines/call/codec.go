@@ -123,6 +123,9 @@ func Encode(dst []byte, b *Batch) ([]byte, error) {
 // that ClickHouse makes one block of it, including provenance and histogram
 // buckets.
 func EncodeInsert(dst []byte, b *Batch, p Provenance) ([]byte, error) {
+	if len(b.Offset) != b.Rows() {
+		return dst, fmt.Errorf("encode %d calls: %d of them have a provenance", b.Rows(), len(b.Offset))
+	}
 	return encode(dst, b, insertSchema, &p)
 }
 
