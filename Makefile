@@ -15,7 +15,7 @@ TOOL     := GOWORK=off go tool -modfile=deploy/tools/go.mod
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || sed -n 's/^\#\# *\[\{0,1\}v\{0,1\}\([0-9][0-9a-z.+-]*\).*/\1/p' CHANGELOG.md | head -n 1)
 LDFLAGS  := -X main.version=$(or $(VERSION),unknown)
 # The packages that hold a test on a real part.
-REAL     = $(shell grep -rlE '^func TestReal' --include='*_test.go' --exclude-dir='.*' . | xargs -r -n 1 dirname | sort -u)
+REAL     = $(shell grep -rlE '^func TestReal' --include='*_test.go' --exclude-dir='.?*' . | xargs -r -n 1 dirname | sort -u)
 # Path and checksum of every generated file, as .gitattributes names them.
 GENERATED_SUMS = git ls-files -co --exclude-standard | git check-attr --stdin linguist-generated | \
   sed -n 's/: linguist-generated: true$$//p' | sort -u | while read -r f; do [[ ! -f $$f ]] || sha256sum "$$f"; done

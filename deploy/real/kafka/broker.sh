@@ -43,10 +43,10 @@ offsets.topic.replication.factor=$replicas
 offsets.topic.num.partitions=4
 transaction.state.log.replication.factor=$replicas
 transaction.state.log.min.isr=$in_sync
-broker.session.timeout.ms=4000
+broker.session.timeout.ms=6000
 broker.heartbeat.interval.ms=500
-controller.quorum.fetch.timeout.ms=2000
-replica.lag.time.max.ms=5000
+controller.quorum.fetch.timeout.ms=3000
+replica.lag.time.max.ms=6000
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 PROPERTIES

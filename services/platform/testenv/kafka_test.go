@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -116,23 +117,44 @@ func produce(t *testing.T, cluster *KafkaCluster, topic string, from, n int) {
 // fetchAll reads every partition from its start to the end it has now.
 func fetchAll(t *testing.T, cluster *KafkaCluster, topic string, partitions int) []string {
 	t.Helper()
-	client := newClient(t, cluster)
-	request := map[string][]kafka.OffsetRequest{}
-	for p := range partitions {
-		request[topic] = append(request[topic], kafka.LastOffsetOf(p))
-	}
-	offsets, err := client.ListOffsets(t.Context(), &kafka.ListOffsetsRequest{Topics: request})
-	if err != nil {
-		t.Fatalf("list offsets: %v", err)
-	}
 	var values []string
-	for _, p := range offsets.Topics[topic] {
-		if p.Error != nil {
-			t.Fatalf("list offsets of partition %d: %v", p.Partition, p.Error)
-		}
-		values = append(values, fetchPartition(t, cluster, topic, p.Partition, p.LastOffset)...)
+	for partition, end := range endOffsets(t, cluster, topic, partitions) {
+		values = append(values, fetchPartition(t, cluster, topic, partition, end)...)
 	}
 	return values
+}
+
+// endOffsets asks until every partition answers: one whose leader has just
+// changed answers with an error for a moment.
+func endOffsets(t *testing.T, cluster *KafkaCluster, topic string, partitions int) map[int]int64 {
+	t.Helper()
+	client := newClient(t, cluster)
+	request := &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{}}
+	for p := range partitions {
+		request.Topics[topic] = append(request.Topics[topic], kafka.LastOffsetOf(p))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		resp, err := client.ListOffsets(ctx, request)
+		ends := map[int]int64{}
+		if err == nil {
+			for _, p := range resp.Topics[topic] {
+				err = errors.Join(err, p.Error)
+				ends[p.Partition] = p.LastOffset
+			}
+		}
+		if err == nil {
+			return ends
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("list offsets: %v", err)
+		case <-tick.C:
+		}
+	}
 }
 
 func fetchPartition(t *testing.T, cluster *KafkaCluster, topic string, partition int, end int64) []string {
