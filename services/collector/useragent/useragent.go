@@ -126,7 +126,7 @@ func product(ua string) string {
 			return Other
 		}
 	}
-	if letters*2 < len(name) {
+	if letters*2 < len(name) || name[0] >= '0' && name[0] <= '9' {
 		return Other // an id rather than a name
 	}
 	return name
