@@ -7,6 +7,7 @@ package tollway_test
 import (
 	"fmt"
 	"go/ast"
+	"go/build"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -382,11 +383,27 @@ func f(t clock.Time) clock.Duration { return clock.Since(t) }`
 	}
 }
 
-// A package says once, in one place, what it is for.
+// A package says once, in one place, what it is for. Files for another build
+// may say it again, so the builds are looked at one by one.
 func TestPackageComments(t *testing.T) {
+	files := goFiles(t)
+	for _, tag := range []string{"", "faults"} {
+		t.Run("tag="+tag, func(t *testing.T) {
+			build := build.Default
+			build.BuildTags = []string{tag}
+			checkPackageComments(t, slices.DeleteFunc(slices.Clone(files), func(f goFile) bool {
+				match, err := build.MatchFile(f.dir, path.Base(f.name))
+				return err != nil || !match
+			}))
+		})
+	}
+}
+
+func checkPackageComments(t *testing.T, files []goFile) {
+	t.Helper()
 	type pkg struct{ dir, name string }
 	comments := map[pkg][]string{}
-	for _, f := range goFiles(t) {
+	for _, f := range files {
 		// A package of nothing but generated files is described by its source, and
 		// tests need no comment of their own; but one that is there counts.
 		if f.generated() || f.test && f.ast.Doc == nil {
