@@ -103,7 +103,7 @@ func (db *DB) Database() string { return db.cfg.Database }
 func (db *DB) Config() Config { return db.cfg }
 
 // Ping asks the server for a sign of life.
-func (db *DB) Ping(ctx context.Context) error { return wrap(db.conn.Ping(ctx)) }
+func (db *DB) Ping(ctx context.Context) error { return wrapIn(ctx, db.conn.Ping(ctx)) }
 
 // Option changes one statement.
 type Option func(*statement)
@@ -158,7 +158,8 @@ func WithLimits(l Limits) Option {
 }
 
 // Query runs a statement that answers with rows. Parameters stand in the text
-// as {name:Type} and never become part of it.
+// as {name:Type} and never become part of it. A time travels as seconds since
+// 1970, which the server reads only from the year 2001 on.
 func (db *DB) Query(ctx context.Context, sql string, params map[string]any, opts ...Option) (Rows, error) {
 	args, err := arguments(sql, params)
 	if err != nil {
@@ -166,9 +167,9 @@ func (db *DB) Query(ctx context.Context, sql string, params map[string]any, opts
 	}
 	rows, err := db.conn.Query(prepare(ctx, opts), sql, args...)
 	if err != nil {
-		return nil, wrap(err)
+		return nil, wrapIn(ctx, err)
 	}
-	return rows, nil
+	return wrappedRows{rows, ctx}, nil
 }
 
 // QueryRow runs a statement that answers with one row; its error comes with
@@ -178,7 +179,7 @@ func (db *DB) QueryRow(ctx context.Context, sql string, params map[string]any, o
 	if err != nil {
 		return failedRow{err}
 	}
-	return wrappedRow{db.conn.QueryRow(prepare(ctx, opts), sql, args...)}
+	return wrappedRow{db.conn.QueryRow(prepare(ctx, opts), sql, args...), ctx}
 }
 
 // Select reads all rows into a slice of structs with ch tags. It is for
@@ -188,7 +189,7 @@ func (db *DB) Select(ctx context.Context, dest any, sql string, params map[strin
 	if err != nil {
 		return err
 	}
-	return wrap(db.conn.Select(prepare(ctx, opts), dest, sql, args...))
+	return wrapIn(ctx, db.conn.Select(prepare(ctx, opts), dest, sql, args...))
 }
 
 // Exec runs a statement without an answer.
@@ -197,7 +198,7 @@ func (db *DB) Exec(ctx context.Context, sql string, params map[string]any, opts 
 	if err != nil {
 		return err
 	}
-	return wrap(db.conn.Exec(prepare(ctx, opts), sql, args...))
+	return wrapIn(ctx, db.conn.Exec(prepare(ctx, opts), sql, args...))
 }
 
 func prepare(ctx context.Context, opts []Option) context.Context {
@@ -254,10 +255,21 @@ func (r failedRow) Err() error           { return r.err }
 func (r failedRow) Scan(...any) error    { return r.err }
 func (r failedRow) ScanStruct(any) error { return r.err }
 
-type wrappedRow struct{ row driver.Row }
+type wrappedRow struct {
+	row driver.Row
+	ctx context.Context
+}
 
-func (r wrappedRow) Err() error                { return wrap(r.row.Err()) }
-func (r wrappedRow) Scan(dest ...any) error    { return wrap(r.row.Scan(dest...)) }
-func (r wrappedRow) ScanStruct(dest any) error { return wrap(r.row.ScanStruct(dest)) }
+func (r wrappedRow) Err() error                { return wrapIn(r.ctx, r.row.Err()) }
+func (r wrappedRow) Scan(dest ...any) error    { return wrapIn(r.ctx, r.row.Scan(dest...)) }
+func (r wrappedRow) ScanStruct(dest any) error { return wrapIn(r.ctx, r.row.ScanStruct(dest)) }
+
+type wrappedRows struct {
+	driver.Rows
+	ctx context.Context
+}
+
+func (r wrappedRows) Err() error   { return wrapIn(r.ctx, r.Rows.Err()) }
+func (r wrappedRows) Close() error { return wrapIn(r.ctx, r.Rows.Close()) }
 
 var errNoHTTP = errors.New("clickhouse: http_addresses is empty, and inserts of Arrow streams need one")

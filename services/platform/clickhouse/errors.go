@@ -64,6 +64,17 @@ func wrap(err error) error {
 	return err
 }
 
+// wrapIn adds why the context ended to an error that came of it: the client
+// reports a deadline as a failed read.
+func wrapIn(ctx context.Context, err error) error {
+	err = wrap(err)
+	var transport *transportError
+	if errors.As(err, &transport) && ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
+		transport.err = fmt.Errorf("%w: %w", ctx.Err(), transport.err)
+	}
+	return err
+}
+
 func isTransport(err error) bool {
 	var network net.Error
 	return errors.As(err, &network) ||

@@ -284,7 +284,7 @@ func clusterShards(ctx context.Context, cfg Config) ([][]string, error) {
 		shards[shard-1] = append(shards[shard-1], net.JoinHostPort(host, strconv.Itoa(int(port))))
 	}
 	if err := rows.Err(); err != nil {
-		return nil, wrap(err)
+		return nil, err
 	}
 	if len(shards) == 0 {
 		return nil, fmt.Errorf("the server knows no cluster %s", cfg.Cluster)
@@ -367,7 +367,7 @@ func appliedMigrations(ctx context.Context, db *DB) (map[migrationKey]string, er
 		}
 		done[key] = checksum
 	}
-	return done, wrap(rows.Err())
+	return done, rows.Err()
 }
 
 func recordMigration(ctx context.Context, db *DB, m migration) error {
