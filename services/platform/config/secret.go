@@ -49,7 +49,7 @@ func (s Secret) MarshalJSON() ([]byte, error) {
 	return []byte(fmt.Sprintf("%q", s.String())), nil
 }
 
-// MarshalText hides the secret where it is used as a map key or a text value.
+// MarshalText hides the secret from encoders of text.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // UnmarshalText reads the secret text or the file it refers to.
