@@ -106,6 +106,11 @@ func run(t testing.TB, cfg Config, log publish.Log) *running {
 
 var began = time.Now()
 
+const (
+	waitFor = 15 * time.Second
+	tick    = 5 * time.Millisecond
+)
+
 func expect(t testing.TB, log *memory, from, to int) {
 	t.Helper()
 	require.EventuallyWithT(t, func(c *assert.CollectT) {
@@ -116,7 +121,7 @@ func expect(t testing.TB, log *memory, from, to int) {
 				return
 			}
 		}
-	}, 15*time.Second, 5*time.Millisecond)
+	}, waitFor, tick)
 }
 
 func appendTo(t testing.TB, path, s string) {
