@@ -80,9 +80,9 @@ fmt: ## format all Go files
 	@gofmt -w .
 
 .PHONY: vet
-vet: ## run go vet, with and without the fault tests
+vet: ## run go vet, with and without the tag of the fault tests
 	@go vet $(PACKAGES)
-	go vet -tags faults ./loadtest/...
+	go vet -tags faults $(PACKAGES)
 
 .PHONY: lint
 lint: ## run golangci-lint (the first time builds it: about two minutes)
