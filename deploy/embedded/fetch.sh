@@ -22,7 +22,8 @@ target=$cache/engine-$version
 library=$target/libchdb.so
 
 # The stamp is the last thing written, so a folder without it is a broken copy.
-if [ -f "$target/complete" ] && [ -f "$library" ]; then
+is_complete() { [ -f "$target/complete" ] && [ -f "$library" ]; }
+if is_complete; then
   printf '%s\n' "$library"
   exit 0
 fi
@@ -40,6 +41,14 @@ mkdir -p "$cache" 2>/dev/null || die "cannot write to $cache; set TOLLWAY_CACHE 
 free_mb=$(df -Pm "$cache" | awk 'NR == 2 { print $4 }')
 [ "$free_mb" -ge 1500 ] ||
   die "$cache has $free_mb MB free and the engine needs 1500 MB while it is installed; free some space or set TOLLWAY_CACHE to another folder."
+
+# Of two runs at once one downloads and the other waits for it.
+exec 9>"$cache/.engine.lock"
+if command -v flock >/dev/null 2>&1; then flock 9; fi
+if is_complete; then
+  printf '%s\n' "$library"
+  exit 0
+fi
 
 work=$(mktemp -d "$cache/.engine-$version.XXXXXX")
 trap 'rm -rf "$work"' EXIT
@@ -62,10 +71,7 @@ mv "$work/node_modules/$package/libchdb.so" "$work/ready/libchdb.so"
 sync -f "$work/ready/libchdb.so" 2>/dev/null || true
 printf '%s\n' "$version" >"$work/ready/complete"
 
-rm -rf "$target.broken"
-[ ! -e "$target" ] || [ -f "$target/complete" ] || mv -T "$target" "$target.broken"
-# Two runs at once: the first one wins, the other finds a complete copy.
-mv -T "$work/ready" "$target" 2>/dev/null || [ -f "$target/complete" ] ||
+rm -rf "$target"
+mv -T "$work/ready" "$target" ||
   die "cannot move the engine to $target; remove that folder and run this again."
-rm -rf "$target.broken"
 printf '%s\n' "$library"
