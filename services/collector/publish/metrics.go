@@ -48,6 +48,6 @@ func (p *Publisher) register(reg prometheus.Registerer) {
 		}, func() float64 { return float64(p.held.Load()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "tollway_publish_oldest_unacknowledged_seconds", Help: "Age of the oldest batch that is not acknowledged.",
-		}, func() float64 { return p.oldestAge().Seconds() }),
+		}, func() float64 { return p.Oldest().Seconds() }),
 	)
 }

@@ -133,7 +133,7 @@ func TestWaitReturnsOnceTheLogHasAcknowledged(t *testing.T) {
 	require.EqualValues(t, 0, p.held.Load())
 	require.EqualValues(t, 100, testutil.ToFloat64(p.metrics.acknowledged))
 	require.EqualValues(t, 100, p.callsIn())
-	require.Zero(t, p.oldestAge())
+	require.Zero(t, p.Oldest())
 }
 
 func TestWaitForNothing(t *testing.T) {

@@ -204,7 +204,8 @@ func (p *Publisher) callsIn() uint64 {
 	return n
 }
 
-func (p *Publisher) oldestAge() time.Duration {
+// Oldest is the age of the oldest batch that is not acknowledged.
+func (p *Publisher) Oldest() time.Duration {
 	now := p.clock()
 	oldest := now
 	for _, lane := range p.partitions {
