@@ -211,6 +211,8 @@ func TestClientIP(t *testing.T) {
 		{ClientIPTruncated, "::ffff:203.0.113.77", "203.0.113.0"},
 		{ClientIPTruncated, "2001:db8:1:2::3", "2001:db8:1::"},
 		{ClientIPTruncated, "fe80::1%eth0", "fe80::"},
+		{ClientIPTruncated, "203.0.113.77:51022", "203.0.113.0"},
+		{ClientIPTruncated, "[2001:db8:1:2::3]:51022", "2001:db8:1::"},
 		{ClientIPTruncated, "somebody", ""},
 		{ClientIPTruncated, "", ""},
 		{ClientIPFull, "203.0.113.77", "203.0.113.77"},

@@ -71,7 +71,11 @@ func clientIP(b []byte, address string, mode ClientIPMode) []byte {
 	}
 	ip, err := netip.ParseAddr(address)
 	if err != nil {
-		return b
+		withPort, err := netip.ParseAddrPort(address) // of a text log
+		if err != nil {
+			return b
+		}
+		ip = withPort.Addr()
 	}
 	ip = ip.Unmap().WithZone("")
 	if mode == ClientIPTruncated {
