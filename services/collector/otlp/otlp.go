@@ -143,6 +143,7 @@ func (s *Server) Export(ctx context.Context, request *logsv1.ExportLogsServiceRe
 	}
 	e := export{server: s, trusted: s.deps.Trusted(ctx), now: s.deps.Clock().UnixMicro(), delivery: publish.NewDelivery()}
 	if err := e.all(request); err != nil {
+		e.unanswered()
 		s.logger.Warn().Err(err).Msg("log records refused")
 		return nil, tryAgain(err)
 	}
@@ -150,12 +151,19 @@ func (s *Server) Export(ctx context.Context, request *logsv1.ExportLogsServiceRe
 		wait, cancel := context.WithTimeout(ctx, s.cfg.AckTimeout)
 		defer cancel()
 		if err := e.delivery.Wait(wait); err != nil {
+			e.unanswered()
 			s.logger.Warn().Err(err).Msg("log records not acknowledged")
 			return nil, tryAgain(err)
 		}
 		s.calls.Out.Add(float64(e.appended))
 	}
 	return e.answer(), nil
+}
+
+// unanswered counts calls that were handed over, but not answered for: they may
+// arrive, and the sender may send them again.
+func (e *export) unanswered() {
+	e.server.calls.Rejected("unacknowledged").Add(float64(e.appended))
 }
 
 // tryAgain is the answer when nothing is wrong with the request.
