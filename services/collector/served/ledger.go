@@ -21,9 +21,10 @@ type series struct {
 
 	// carried is what ended before the last restart and is in no record yet;
 	// base is how many had ended, since Envoy's start, at the last record.
-	carried int64
-	base    int64
-	first   bool
+	carried   int64
+	base      int64
+	first     bool
+	hasActive bool
 }
 
 func (s *series) ended() int64 { return int64(s.total) - int64(s.active) }
@@ -40,19 +41,10 @@ func newLedger(max int) *ledger { return &ledger{series: map[seriesKey]*series{}
 // add takes a report of a node and returns the records of minutes that it ends.
 func (l *ledger) add(node, cluster string, now int64, r reading) (out []Served) {
 	for prefix, c := range r.prefixes {
-		if !c.hasTotal {
-			continue
-		}
 		key := seriesKey{node, prefix}
-		s := l.series[key]
+		s := l.find(key, c, now)
 		if s == nil {
-			if len(l.series) >= l.max {
-				l.full++
-				continue
-			}
-			// What ended before the first report was seen by nobody here.
-			s = &series{minute: minute(now), first: true, base: int64(c.total) - int64(c.active)}
-			l.series[key] = s
+			continue
 		}
 		if minute(now) > s.minute {
 			if s.reports > 0 {
@@ -60,18 +52,66 @@ func (l *ledger) add(node, cluster string, now int64, r reading) (out []Served) 
 			}
 			s.minute = minute(now)
 		}
+		s.cluster, s.seen = cluster, now
+		s.add(c)
+	}
+	l.addLogs(node, r)
+	sortRecords(out)
+	return out
+}
+
+// find gets the series of a listener, and makes it with its first total.
+func (l *ledger) find(key seriesKey, c *count, now int64) *series {
+	s := l.series[key]
+	if s != nil || !c.hasTotal {
+		return s
+	}
+	if len(l.series) >= l.max {
+		l.full++
+		return nil
+	}
+	// What ended before the first report was seen by nobody here.
+	s = &series{minute: minute(now), first: true, base: int64(c.total)}
+	l.series[key] = s
+	return s
+}
+
+// add takes what a message says of a listener.
+func (s *series) add(c *count) {
+	if c.hasTotal {
 		if c.total < s.total { // Envoy has started anew
 			s.restarts++
 			s.carried += s.ended() - s.base
-			s.base = 0
+			s.base, s.active = 0, 0
 		}
-		s.cluster, s.seen = cluster, now
-		s.total, s.active = c.total, c.active
-		s.written, s.dropped = r.written, r.dropped
+		s.total = c.total
 		s.reports++
 	}
-	sortRecords(out)
-	return out
+	if c.hasActive {
+		if !s.hasActive {
+			s.hasActive = true
+			s.base -= int64(c.active) // what was active then had not ended
+		}
+		s.active = c.active
+	}
+}
+
+// addLogs takes what a message says of the node's log entries.
+func (l *ledger) addLogs(node string, r reading) {
+	if !r.hasWritten && !r.hasDropped {
+		return
+	}
+	for key, s := range l.series {
+		if key.node != node {
+			continue
+		}
+		if r.hasWritten {
+			s.written = r.written
+		}
+		if r.hasDropped {
+			s.dropped = r.dropped
+		}
+	}
 }
 
 // expire returns the records of minutes that ended before a time, in ms, and

@@ -68,11 +68,14 @@ type reading struct {
 	prefixes map[string]*count
 	written  uint64
 	dropped  uint64
+	// An Envoy may send its metrics in several messages (batch_size), so a
+	// message may lack any of them.
+	hasWritten, hasDropped bool
 }
 
 type count struct {
-	total, active uint64
-	hasTotal      bool
+	total, active       uint64
+	hasTotal, hasActive bool
 }
 
 const (
@@ -90,9 +93,9 @@ func read(families []*metrics.MetricFamily, ignore map[string]bool) reading {
 		name := f.GetName()
 		switch {
 		case name == logsPrefix+"logs_written":
-			r.written += sum(f)
+			r.written, r.hasWritten = r.written+sum(f), true
 		case name == logsPrefix+"logs_dropped":
-			r.dropped += sum(f)
+			r.dropped, r.hasDropped = r.dropped+sum(f), true
 		case strings.HasPrefix(name, "http."):
 			r.http(name, f, ignore)
 		}
@@ -132,7 +135,7 @@ func (r *reading) http(name string, f *metrics.MetricFamily, ignore map[string]b
 		if isTotal {
 			c.total, c.hasTotal = c.total+value(m), true
 		} else {
-			c.active += value(m)
+			c.active, c.hasActive = c.active+value(m), true
 		}
 	}
 }

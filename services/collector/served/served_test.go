@@ -56,7 +56,7 @@ func TestReadBothForms(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := read(families, map[string]bool{"admin": true})
-			if len(r.prefixes) != 1 || r.prefixes["edge"] == nil || *r.prefixes["edge"] != (count{100, 7, true}) || r.written != 90 || r.dropped != 2 {
+			if len(r.prefixes) != 1 || r.prefixes["edge"] == nil || *r.prefixes["edge"] != (count{100, 7, true, true}) || r.written != 90 || r.dropped != 2 {
 				t.Errorf("got %+v", r)
 			}
 		})
@@ -70,8 +70,16 @@ func TestLedgerAddsUp(t *testing.T) {
 		l := newLedger(10)
 		var records []Served
 		now, begun, ended, want, firstEnded := start.UnixMilli(), uint64(0), uint64(0), int64(0), true
+		split := rapid.Bool().Draw(t, "split") // totals and gauges in messages of their own
 		report := func() {
-			records = append(records, l.add("n", "c", now, reading{prefixes: map[string]*count{"edge": {begun, begun - ended, true}}})...)
+			all := count{begun, begun - ended, true, true}
+			messages := []count{all}
+			if split {
+				messages = []count{{total: all.total, hasTotal: true}, {active: all.active, hasActive: true}}
+			}
+			for _, c := range messages {
+				records = append(records, l.add("n", "c", now, reading{prefixes: map[string]*count{"edge": &c}})...)
+			}
 		}
 		for range rapid.IntRange(1, 60).Draw(t, "reports") {
 			now += rapid.Int64Range(1, 70_000).Draw(t, "ms")
@@ -105,7 +113,7 @@ func TestLedgerAddsUp(t *testing.T) {
 
 func TestLedgerIsBounded(t *testing.T) {
 	l := newLedger(1)
-	r := reading{prefixes: map[string]*count{"a": {1, 0, true}}}
+	r := reading{prefixes: map[string]*count{"a": {1, 0, true, true}}}
 	l.add("n1", "", 0, r)
 	l.add("n2", "", 0, r)
 	if len(l.series) != 1 || l.full != 1 {
