@@ -23,22 +23,6 @@ import (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-type store struct{ db *clickhouse.DB }
-
-func (s store) Query(ctx context.Context, text string, params map[string]any, scan func(Rows) error) error {
-	rows, err := s.db.Query(ctx, text, params)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := scan(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
-}
-
 // letters is a dead-letter topic in memory: the topic itself is not this
 // package's.
 type letters struct{ all []DeadLetter }
@@ -120,7 +104,7 @@ func TestTrace(t *testing.T) {
 		{ID: "0-1", Reason: "not an Arrow stream", OriginPartition: 2, OriginOffset: 9},
 		{ID: "0-2", Reason: "column time is missing", Source: "edge", EventID: "dead", OriginPartition: 2, OriginOffset: 10},
 	}}
-	s := New(Deps{Store: store{db}, DeadLetters: dead, Watermark: watermark(now.Add(-2 * time.Second)),
+	s := New(Deps{Store: ClickHouse(db), DeadLetters: dead, Watermark: watermark(now.Add(-2 * time.Second)),
 		Now: func() time.Time { return now }, Log: zerolog.Nop()})
 
 	const callColumns, callValues = "source, account, product, status, total_us", "'edge', 'acme', 'pay', 201, 1500"

@@ -27,23 +27,6 @@ import (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// store reads the engine through the account that reports have.
-type store struct{ db *clickhouse.DB }
-
-func (s store) Query(ctx context.Context, text string, params map[string]any, scan func(Rows) error) error {
-	rows, err := s.db.Query(ctx, text, params)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := scan(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
-}
-
 // fixture is a fresh database with all tables, and a server that reads it.
 type fixture struct {
 	*Server
@@ -81,7 +64,7 @@ func newFixture(t testing.TB, cfg Config) *fixture {
 	}
 	reader := testenv.Open(t, testenv.AsReader(connection, testenv.Engine(t)))
 	f.Server, err = New(cfg, Deps{
-		Store:      store{reader},
+		Store:      ClickHouse(reader),
 		Caller:     func(context.Context) (Caller, error) { return f.caller, nil },
 		Log:        zerolog.New(zerolog.NewTestWriter(t)),
 		Registerer: prometheus.NewRegistry(),

@@ -19,6 +19,7 @@ import (
 
 	"github.com/tollway/tollway/pipelines/call"
 	reportsv1 "github.com/tollway/tollway/schemas/proto/tollway/reports/v1"
+	"github.com/tollway/tollway/services/platform/auth"
 	"github.com/tollway/tollway/services/reports/filter"
 )
 
@@ -317,6 +318,28 @@ func TestOrderLimitCompare(t *testing.T) {
 	}
 }
 
+func TestAuthenticated(t *testing.T) {
+	if _, err := Authenticated(t.Context()); err == nil {
+		t.Error("nobody is let through")
+	}
+	for p, want := range map[auth.Principal]Caller{
+		{Role: auth.Admin}:                     {},
+		{Role: auth.Consumer, Account: "acme"}: {Account: "acme", Restricted: true},
+		{Role: auth.Consumer}:                  {Restricted: true},
+	} {
+		if got, err := Authenticated(auth.WithPrincipal(t.Context(), p)); err != nil || got != want {
+			t.Errorf("%v is %v, %v; want %v", p, got, err, want)
+		}
+	}
+	for method, roles := range Rules {
+		for _, role := range roles {
+			if !slices.Contains([]auth.Role{auth.Admin, auth.ProductManager, auth.Finance, auth.Consumer}, auth.Role(role)) {
+				t.Errorf("%s is allowed for %q", method, role)
+			}
+		}
+	}
+}
+
 func TestBadRequests(t *testing.T) {
 	f := newFixture(t, DefaultConfig())
 	ok := func() *reportsv1.QueryRequest {
@@ -390,7 +413,7 @@ func TestLimitsOfTheStore(t *testing.T) {
 func TestREST(t *testing.T) {
 	f := newFixture(t, DefaultConfig())
 	f.insert(t, []sample{plainSample(time.Hour, map[string]string{"product": "pay"})})
-	mux := runtime.NewServeMux(runtime.WithMarshalerOption(runtime.MIMEWildcard, JSON()))
+	mux := runtime.NewServeMux(runtime.WithMarshalerOption(runtime.MIMEWildcard, JSON()), runtime.WithErrorHandler(Problem))
 	if err := reportsv1.RegisterReportsHandlerServer(t.Context(), mux, f.Server); err != nil {
 		t.Fatal(err)
 	}
@@ -426,6 +449,9 @@ func TestREST(t *testing.T) {
 		if code, text := post(body); code != 400 {
 			t.Errorf("%s gives %d %s, want 400", body, code, text)
 		}
+	}
+	if _, text := post(`{"metrics":["cals"]}`); text != `{"code":"InvalidArgument","detail":"metrics: there is no metric \"cals\"; did you mean \"calls\"?","status":400,"title":"Bad Request","type":"about:blank"}` {
+		t.Errorf("a problem is %s", text)
 	}
 	response, err := http.Get(server.URL + "/v1/reports/metrics")
 	if err != nil {
