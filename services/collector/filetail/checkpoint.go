@@ -22,6 +22,9 @@ type place struct {
 	Fingerprint string `json:"fingerprint"`
 	Offset      int64  `json:"offset"`
 	Tail        string `json:"tail"` // hash of what is right before the offset
+	// Torn is the size of a rotated file whose last line had no end and made no
+	// sense: unless it grows there is no use in opening it again.
+	Torn int64 `json:"torn,omitempty"`
 }
 
 // tailBytes is how much before the offset is looked at to know a copy.

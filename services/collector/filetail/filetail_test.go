@@ -268,6 +268,22 @@ func TestLastLineWithoutItsEnd(t *testing.T) {
 	expect(t, log, 3, 4)
 }
 
+// A writer that stops in the middle of a line for longer than a rotated file is
+// watched loses nothing; the half line is reported once.
+func TestTornLineIsReadWholeOnceItEnds(t *testing.T) {
+	dir, log := t.TempDir(), &memory{rows: call.NewBatch()}
+	path := filepath.Join(dir, "access.log")
+	r := run(t, config(dir, "access.log"), log)
+	appendTo(t, path, texts(0, 3)+text(3)[:40])
+	expect(t, log, 0, 3)
+	require.NoError(t, os.Rename(path, path+".1"))
+	torn := r.counters.Rejected("torn")
+	require.Eventually(t, func() bool { return testutil.ToFloat64(torn) == 1 }, waitFor, tick)
+	appendTo(t, path+".1", text(3)[40:]+text(4))
+	expect(t, log, 3, 5)
+	require.EqualValues(t, 1, testutil.ToFloat64(torn))
+}
+
 func TestRejectedLines(t *testing.T) {
 	dir, log := t.TempDir(), &memory{rows: call.NewBatch()}
 	cfg := config(dir, "access.log")

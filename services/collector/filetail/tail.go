@@ -311,7 +311,7 @@ func (t *Tailer) follow(p *parser, name string, id identity, sibling bool) error
 		return err // without a first line, or replaced meanwhile: next time
 	}
 	pl := t.placeOf(f, info.Size(), id, print)
-	if sibling && pl.Inode == number && pl.Offset >= info.Size() {
+	if sibling && pl.Inode == number && (pl.Offset >= info.Size() || pl.Torn == info.Size()) {
 		_ = f.Close() // read to its end before
 		return nil
 	}
@@ -340,7 +340,7 @@ func (t *Tailer) placeOf(f *os.File, size int64, id identity, print string) *pla
 }
 
 // retire closes files that were renamed or removed and have nothing new for a
-// while. A last line without its end is taken as it is.
+// while.
 func (t *Tailer) retire(ctx context.Context) error {
 	now := t.deps.Clock()
 	for id, s := range t.sources {
@@ -358,16 +358,27 @@ func (t *Tailer) retire(ctx context.Context) error {
 	return nil
 }
 
+// last takes a last line without its end, if it is a call. If not, it is
+// reported, but not passed over: should the writer only have been slow, the
+// line is read whole when the file is opened again.
 func (t *Tailer) last(ctx context.Context, s *source) error {
 	n, _ := s.file.ReadAt(t.buf, s.pos)
+	end := s.pos + int64(n)
 	if s.skip >= 0 {
 		t.tooLong(s)
-		return t.push(ctx, s, nil, s.pos+int64(n))
+		return t.push(ctx, s, nil, end)
 	}
 	if n == 0 {
 		return nil
 	}
-	return t.push(ctx, s, t.buf[:n], s.pos+int64(n))
+	text := t.buf[:n]
+	if err := s.parser.parse(text, s.place.Fingerprint, s.pos, t.deps.Clock(), &t.call); err != nil {
+		t.counters.In.Inc()
+		t.reject(s, s.pos, "torn", text)
+		s.place.Torn, t.dirty = end, true
+		return nil
+	}
+	return t.push(ctx, s, text, end)
 }
 
 func (t *Tailer) drop(id identity, s *source) {
