@@ -306,15 +306,17 @@ func merge(wanted, stored Passwords) Passwords {
 }
 
 // choosePort returns the wanted port if one is wanted, else the last one if it
-// is free, else a free one.
+// is free, else a free one. The last one gets a moment: what held it may have
+// been killed just now.
 func choosePort(wanted, last int) (int, error) {
 	if wanted != 0 {
 		return wanted, nil
 	}
-	if last != 0 {
+	for try := 0; last != 0 && try < 40; try++ {
 		if listener, err := net.Listen("tcp", loopback(last)); err == nil {
 			return last, listener.Close()
 		}
+		time.Sleep(25 * time.Millisecond)
 	}
 	return FreePort()
 }

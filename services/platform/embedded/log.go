@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
@@ -29,7 +30,9 @@ type LogConfig struct {
 	AutoCreateTopics bool `yaml:"auto_create_topics"`
 	// Retention and RetentionBytes (per partition) are defaults that a topic's
 	// own retention.ms and retention.bytes override. Zero RetentionBytes means
-	// no bound by size.
+	// no bound by size. While it runs the log keeps only an index in memory,
+	// but its first start after a crash reads every record of every partition
+	// into memory at once: what all partitions may hold together must fit.
 	Retention      time.Duration `yaml:"retention"`
 	RetentionBytes int64         `yaml:"retention_bytes"`
 	// SegmentBytes is the grain in which old records leave the disk.
@@ -42,13 +45,13 @@ type LogConfig struct {
 	Log zerolog.Logger `yaml:"-"`
 }
 
-// DefaultLogConfig keeps a week, at most 4 GiB per partition.
+// DefaultLogConfig keeps a week, at most half a GiB per partition.
 func DefaultLogConfig() LogConfig {
 	return LogConfig{
 		Partitions:      4,
 		Retention:       7 * 24 * time.Hour,
-		RetentionBytes:  4 << 30,
-		SegmentBytes:    64 << 20,
+		RetentionBytes:  512 << 20,
+		SegmentBytes:    32 << 20,
 		MaxMessageBytes: 8 << 20,
 		CleanInterval:   time.Minute,
 		Log:             zerolog.Nop(),
@@ -109,6 +112,8 @@ func StartLog(ctx context.Context, cfg LogConfig) (*Log, error) {
 		lock.Close()
 		return nil, fmt.Errorf("start log: %w", err)
 	}
+	// What the start after a crash has read is garbage now.
+	debug.FreeOSMemory()
 	ctx, cancel := context.WithCancel(ctx)
 	l := &Log{cluster: cluster, addr: cluster.ListenAddrs()[0], lock: lock, cancel: cancel, done: make(chan struct{})}
 	if err := savePort(cfg.DataDir, l.addr); err != nil {
