@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -66,26 +64,10 @@ var now = time.Date(2025, 10, 20, 12, 0, 0, 0, time.UTC)
 func database(t *testing.T) *clickhouse.DB {
 	t.Helper()
 	cfg := testenv.ClickHouseConfig(t)
-	db := testenv.Open(t, cfg)
-	placeholder := regexp.MustCompile(`\$\{(\w+)(?::([^}]*))?\}`)
-	values := map[string]string{
-		"database": clickhouse.Identifier(cfg.Database), "retention_days": "20000",
-		"deduplication_window": "non_replicated_deduplication_window = 1000",
+	if _, err := clickhouse.Migrate(t.Context(), cfg, sql.ClickHouseMigrations, sql.ClickHouseVariables(false, 20000, 20000)); err != nil {
+		t.Fatal(err)
 	}
-	for _, name := range []string{"0001_calls.sql", "0010_discards.sql"} {
-		text, err := fs.ReadFile(sql.ClickHouseMigrations, "clickhouse/migrations/"+name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		statement := placeholder.ReplaceAllStringFunc(string(text), func(s string) string {
-			m := placeholder.FindStringSubmatch(s)
-			return values[m[1]] + m[2]
-		})
-		if err := db.Exec(t.Context(), statement, nil); err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-	}
-	return db
+	return testenv.Open(t, cfg)
 }
 
 func insert(t *testing.T, db *clickhouse.DB, table, columns, selected string, id call.ID, received time.Time, offset int64) {
