@@ -32,12 +32,12 @@ type dimension struct {
 	internal    bool  // not for callers who are tied to an account
 }
 
-// label is the expression of what the report prints.
-func (d *dimension) label() string {
+// label is the expression of what the report prints for a value of the column.
+func (d *dimension) label(value string) string {
 	if d.numeric {
-		return fmt.Sprintf("if(%s = %d, '%s', toString(%s))", d.column, d.missing, NotSet, d.column)
+		return fmt.Sprintf("if(%s = %d, '%s', toString(%s))", value, d.missing, NotSet, value)
 	}
-	return fmt.Sprintf("if(%s = '', '%s', toString(%s))", d.column, NotSet, d.column)
+	return fmt.Sprintf("if(%s = '', '%s', toString(%s))", value, NotSet, value)
 }
 
 const statusClass = "if(status = 0, '', concat(toString(intDiv(status, 100)), 'xx'))"

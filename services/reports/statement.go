@@ -84,7 +84,7 @@ func (q *query) statement(segments []segment, limits string) (string, map[string
 	}
 	keys := q.keys()
 	merged := fmt.Sprintf("SELECT %s\nFROM (\n%s\n)%s",
-		list(keys, columns), strings.Join(parts, "\nUNION ALL\n"), groupBy(keys))
+		list(q.labels(), columns), strings.Join(parts, "\nUNION ALL\n"), groupBy(keys))
 	if len(keys) > 0 {
 		merged += "\nHAVING calls != 0"
 	}
@@ -107,7 +107,7 @@ func (q *query) statement(segments []segment, limits string) (string, map[string
 func (q *query) part(b *binder, s segment) string {
 	var columns []string
 	for i, d := range q.dimensions {
-		columns = append(columns, fmt.Sprintf("%s AS d%d", d.label(), i))
+		columns = append(columns, fmt.Sprintf("%s AS key%d", d.column, i))
 	}
 	if q.buckets != nil {
 		columns = append(columns, q.buckets.bucketSQL(s.table.micros())+" AS t")
@@ -126,7 +126,32 @@ func (q *query) part(b *binder, s segment) string {
 		where = append(where, condition(b, q.filter))
 	}
 	return fmt.Sprintf("SELECT %s\nFROM %s\nWHERE %s%s",
-		strings.Join(columns, ", "), s.table.from, strings.Join(where, " AND "), groupBy(q.keys()))
+		strings.Join(columns, ", "), s.table.from, strings.Join(where, " AND "), groupBy(q.partKeys()))
+}
+
+// partKeys group the rows of a table by values as they are stored, which is
+// cheaper than by what is printed for them.
+func (q *query) partKeys() []string {
+	var keys []string
+	for i := range q.dimensions {
+		keys = append(keys, fmt.Sprintf("key%d", i))
+	}
+	if q.buckets != nil {
+		keys = append(keys, "t")
+	}
+	return keys
+}
+
+// labels are the keys of the answer, made of those of the parts.
+func (q *query) labels() []string {
+	var labels []string
+	for i, d := range q.dimensions {
+		labels = append(labels, fmt.Sprintf("%s AS d%d", d.label(fmt.Sprintf("key%d", i)), i))
+	}
+	if q.buckets != nil {
+		labels = append(labels, "t")
+	}
+	return labels
 }
 
 func (q *query) keys() []string {

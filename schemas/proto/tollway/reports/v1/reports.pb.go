@@ -38,8 +38,8 @@ type QueryRequest struct {
 	// Which calls to count, in the filter language of AIP-160: comparisons
 	// (`=`, `!=`, `<`, `<=`, `>`, `>=`), `dimension:(a OR b)` for a list of
 	// values, `AND`, `OR`, `NOT`, `-` and parentheses. `OR` binds tighter than
-	// `AND`, as AIP-160 has it. Strings may be quoted. The empty value is
-	// written "(not set)".
+	// `AND`, as AIP-160 has it. Strings may be quoted; a `*` at either end of one
+	// stands for any text. The empty value is written "(not set)".
 	//
 	// Example: `product = "payments" AND status >= 500 AND NOT region:(eu OR us)`
 	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
