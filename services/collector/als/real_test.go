@@ -39,6 +39,8 @@ type collector struct {
 	// records are of the metrics sink; tokens what the streams authorized with.
 	records []served.Served
 	tokens  map[string]bool
+
+	registry *prometheus.Registry
 }
 
 func (c *collector) AppendWait(_ context.Context, _ *publish.Delivery, call *call.Call) error {
@@ -68,6 +70,20 @@ func (c *collector) counts() (als, otlp int) {
 	return c.als.Rows(), c.otlp.Rows()
 }
 
+func (c *collector) reports(t *testing.T) float64 {
+	t.Helper()
+	families, err := c.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "tollway_served_reports_total" {
+			return f.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	return 0
+}
+
 func (c *collector) note(ctx context.Context) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	c.mu.Lock()
@@ -81,6 +97,7 @@ func startCollector(t *testing.T) (*collector, func()) {
 	c := &collector{als: call.NewBatch(), otlp: call.NewBatch(), tokens: map[string]bool{}}
 	trust := func(context.Context) bool { return true }
 	registry := prometheus.NewRegistry()
+	c.registry = registry
 	cfg := als.DefaultConfig()
 	cfg.DrainTimeout = 10 * time.Millisecond
 	alsServer, err := als.New(cfg, als.Deps{Publisher: c, Trusted: trust, Metrics: registry, Logger: zerolog.Nop()})
@@ -275,7 +292,14 @@ func TestRealEnvoyConfigs(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	envoy.Stop(true) // which sends the last statistics
+	// A report that is on its way may be older than the last call; the second
+	// one after it is not.
+	for seen := c.reports(t); c.reports(t) < seen+2; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("Envoy's statistics did not come")
+		}
+	}
+	envoy.Stop(true)
 	stop()
 
 	byALS, byOTLP := rowsOf(t, c.als), rowsOf(t, c.otlp)

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/tollway/tollway/pipelines/call"
 )
 
 // Path is where the handler belongs.
@@ -100,8 +102,12 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request) ([]byte, int, erro
 	return b.Bytes(), 0, nil
 }
 
+// maxMessage bounds the text of an error, in bytes.
+const maxMessage = 512
+
 func (e encoding) fail(w http.ResponseWriter, code int, grpcCode codes.Code, message string) {
-	e.write(w, code, status.New(grpcCode, message).Proto())
+	// A parser's message quotes what it could not read, which may be no text.
+	e.write(w, code, status.New(grpcCode, call.Clean(message, maxMessage)).Proto())
 }
 
 func (e encoding) write(w http.ResponseWriter, code int, m proto.Message) {

@@ -340,6 +340,7 @@ func TestOverHTTP(t *testing.T) {
 		{"wrong coding", "POST", js, "br", nil, 415, "content encoding"},
 		{"malformed protobuf", "POST", pb, "", []byte{0x0a, 0x7f}, 400, "read the request"},
 		{"malformed json", "POST", js, "", []byte(`{"resourceLogs":`), 400, "read the request"},
+		{"protobuf as json", "POST", js, "", append(inProtobuf, 0xff), 400, "read the request"},
 		{"wrong json", "POST", js, "", []byte(`{"resourceLogs":7}`), 400, "read the request"},
 		{"not packed", "POST", js, "gzip", inJSON, 400, "unpack"},
 		{"cut off", "POST", js, "gzip", packed(inJSON)[:40], 400, "read the body"},
@@ -377,6 +378,7 @@ func FuzzHTTP(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b, false)
+	f.Add(b, true) // bytes that are no text, quoted in the error
 	f.Add([]byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{}]}]}]}`), true)
 	server, err := New(DefaultConfig(), Deps{Publisher: nowhere{}, Metrics: prometheus.NewRegistry(), Logger: zerolog.Nop()})
 	if err != nil {
