@@ -5,13 +5,24 @@
 // and loses nothing when a process crashes.
 package sql
 
-import "embed"
+import (
+	"embed"
+	"io/fs"
+	"strconv"
+)
+
+//go:embed clickhouse/migrations/*.sql
+var migrations embed.FS
 
 // ClickHouseMigrations are forward-only migrations, one idempotent statement
 // per file, applied in the order of their names on every node.
-//
-//go:embed clickhouse/migrations/*.sql
-var ClickHouseMigrations embed.FS
+var ClickHouseMigrations = func() fs.FS {
+	files, err := fs.Sub(migrations, "clickhouse/migrations")
+	if err != nil {
+		panic(err) // the path is a constant
+	}
+	return files
+}()
 
 //go:embed clickhouse/queries/*.sql
 var queries embed.FS
@@ -25,4 +36,20 @@ func ClickHouseQuery(name string) string {
 		panic(err)
 	}
 	return string(text)
+}
+
+// ClickHouseVariables are the values that migrations stand in need of. Raw
+// calls and minutes are kept for retentionDays, coarser rollups for
+// rollupRetentionDays. With replicated tables the engine keeps the tokens of
+// inserts in Keeper, otherwise beside the table, where that is off by default.
+func ClickHouseVariables(replicated bool, retentionDays, rollupRetentionDays int) map[string]string {
+	window := "non_replicated_deduplication_window = 10000"
+	if replicated {
+		window = "replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 86400"
+	}
+	return map[string]string{
+		"deduplication_window":  window,
+		"retention_days":        strconv.Itoa(retentionDays),
+		"rollup_retention_days": strconv.Itoa(rollupRetentionDays),
+	}
 }

@@ -33,6 +33,7 @@ type buckets struct {
 	starts []int64 // of each bucket; the first may lie before the range
 	from   int64   // the range
 	to     int64
+	until  int64 // end of the part of the range that has passed
 	step   int64 // distance between all starts; 0 when they differ
 }
 
@@ -41,7 +42,7 @@ func newBuckets(granularity string, from, to int64, loc *time.Location) (*bucket
 	if err != nil {
 		return nil, err
 	}
-	b := &buckets{from: from, to: to}
+	b := &buckets{from: from, to: to, until: to}
 	for t := floor(time.UnixMicro(from).In(loc)); t.UnixMicro() < to; t = next(t) {
 		if len(b.starts) == maxBuckets {
 			return nil, fmt.Errorf("the range has more than %d buckets of one %s; take a shorter range or a coarser granularity", maxBuckets, granularity)
@@ -143,13 +144,14 @@ func startOfDate(year int, month time.Month, dayOfMonth int, loc *time.Location)
 	}
 }
 
-// seconds is how much of the bucket that starts at start lies in the range.
+// seconds is how much of the bucket that starts at start lies in the range and
+// has passed.
 func (b *buckets) seconds(i int) float64 {
-	end := b.to
+	end := b.until
 	if i+1 < len(b.starts) {
-		end = b.starts[i+1]
+		end = min(end, b.starts[i+1])
 	}
-	return float64(end-max(b.starts[i], b.from)) / float64(second)
+	return float64(max(end-max(b.starts[i], b.from), 1)) / float64(second)
 }
 
 // bucketSQL is the start of the bucket that holds a moment. The numbers in it
@@ -164,7 +166,7 @@ func (b *buckets) bucketSQL(micros string) string {
 // secondsSQL is seconds of the bucket that starts at the column.
 func (b *buckets) secondsSQL(column string) string {
 	if b.step > 0 {
-		return fmt.Sprintf("((least(%[1]s + %[2]d, %[3]d) - greatest(%[1]s, %[4]d)) / 1000000)", column, b.step, b.to, b.from)
+		return fmt.Sprintf("(greatest(least(%[1]s + %[2]d, %[3]d) - greatest(%[1]s, %[4]d), 1) / 1000000)", column, b.step, b.until, b.from)
 	}
 	lengths := make([]int64, len(b.starts))
 	for i := range lengths {

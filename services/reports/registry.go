@@ -159,7 +159,7 @@ const (
 
 var metrics = []*metric{
 	{"calls", "number of calls", unitCalls, []*aggregate{calls}, "calls"},
-	{"calls_per_second", "calls divided by the seconds of the range, or of the part of the time bucket that is in it", unitRate,
+	{"calls_per_second", "calls divided by the seconds of the range, or of the part of the time bucket that is in it, as far as they have passed", unitRate,
 		[]*aggregate{calls}, "calls / %seconds%"},
 	{"share", "fraction of all calls of the answer in the same time bucket, before the limit", unitRatio,
 		[]*aggregate{calls}, "if(calls = 0, NULL, calls / sum(calls) OVER (%group%))"},

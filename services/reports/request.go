@@ -107,7 +107,9 @@ func (p *report) readRange(r *reportsv1.QueryRequest, now time.Time) error {
 	if r.GetTimeRange().GetStartTime() == nil {
 		return fmt.Errorf("start_time is required")
 	}
-	start, end := r.TimeRange.StartTime.AsTime(), now
+	// The minute that is under way is answered from a rollup when it is asked
+	// for as a whole, and from all calls of the day when it is cut.
+	start, end := r.TimeRange.StartTime.AsTime(), now.Truncate(time.Minute).Add(time.Minute)
 	if r.TimeRange.EndTime != nil {
 		end = r.TimeRange.EndTime.AsTime()
 	}
@@ -121,6 +123,10 @@ func (p *report) readRange(r *reportsv1.QueryRequest, now time.Time) error {
 	p.from, p.to = ceilMicro(start), ceilMicro(end)
 	if p.from == p.to {
 		return fmt.Errorf("is shorter than a microsecond")
+	}
+	p.until = p.to
+	if passed := now.UnixMicro(); passed > p.from {
+		p.until = min(p.to, passed)
 	}
 	return nil
 }
@@ -145,8 +151,11 @@ func (p *report) readGranularity(r *reportsv1.QueryRequest) (err error) {
 	if r.Granularity == "" || r.Granularity == granularityNone {
 		return nil
 	}
-	p.buckets, err = newBuckets(r.Granularity, p.from, p.to, p.location)
-	return err
+	if p.buckets, err = newBuckets(r.Granularity, p.from, p.to, p.location); err != nil {
+		return err
+	}
+	p.buckets.until = p.until
+	return nil
 }
 
 func (p *report) readOrder(r *reportsv1.QueryRequest) error {
@@ -242,7 +251,7 @@ func (p *report) restrict(account string) error {
 // groups are read, since those of the two ranges differ.
 func (p *report) previous(rows int) *query {
 	q := p.query
-	q.from, q.to = p.from-(p.to-p.from), p.from
+	q.from, q.to, q.until = p.from-(p.to-p.from), p.from, p.from
 	q.order, q.limit = nil, rows
 	return &q
 }

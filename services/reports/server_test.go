@@ -318,6 +318,26 @@ func TestOrderLimitCompare(t *testing.T) {
 	}
 }
 
+// TestRateUntilNow: what lies in the future does not thin out a rate.
+func TestRateUntilNow(t *testing.T) {
+	f := newFixture(t, DefaultConfig())
+	f.insert(t, []sample{plainSample(0, nil), plainSample(time.Second, nil), plainSample(61*time.Second, nil)})
+	f.deps.Now = func() time.Time { return dayStart.Add(80 * time.Second) }
+	for granularity, want := range map[string][]float64{"none": {3.0 / 80}, "minute": {2.0 / 60, 1.0 / 20}, "day": {3.0 / 80}} {
+		answer := f.mustQuery(t, &reportsv1.QueryRequest{
+			Metrics: []string{"calls_per_second"}, Granularity: granularity, TimeRange: &reportsv1.TimeRange{StartTime: dayRange.StartTime},
+		})
+		if answer.SourceTable != "traffic_1m" {
+			t.Errorf("the current minute is read from %s", answer.SourceTable)
+		}
+		for i, row := range answer.Rows {
+			if got := row.Fields["calls_per_second"].GetNumberValue(); math.Abs(got-want[i]) > 1e-9 {
+				t.Errorf("%s %d: %v, want %v", granularity, i, got, want[i])
+			}
+		}
+	}
+}
+
 func TestAuthenticated(t *testing.T) {
 	if _, err := Authenticated(t.Context()); err == nil {
 		t.Error("nobody is let through")

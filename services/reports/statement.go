@@ -24,6 +24,7 @@ type query struct {
 	dimensions []*dimension
 	filter     filter.Expr
 	from, to   int64
+	until      int64    // end of the part of the range that has passed
 	buckets    *buckets // nil: one row per group over the whole range
 	order      []orderTerm
 	limit      int
@@ -167,7 +168,7 @@ func (q *query) keys() []string {
 
 func (q *query) secondsSQL() string {
 	if q.buckets == nil {
-		return fmt.Sprintf("(%d / 1000000)", q.to-q.from)
+		return fmt.Sprintf("(%d / 1000000)", q.until-q.from)
 	}
 	return q.buckets.secondsSQL("t")
 }

@@ -51,7 +51,7 @@ CREATE TABLE IF NOT EXISTS ${database}.calls
     attempts UInt16,
     request_bytes Int64 CODEC(T64, ZSTD(1)),
     response_bytes Int64 CODEC(T64, ZSTD(1)),
-    measures Map(LowCardinality(String), Decimal(38, 9)),
+    measures Map(String, Decimal(38, 9)),
     attributes Map(LowCardinality(String), String),
     catalog_version UInt64,
     epoch UInt32,

@@ -18,7 +18,7 @@ CREATE TABLE IF NOT EXISTS ${database}.usage_15m
     calls SimpleAggregateFunction(sum, Int64),
     request_bytes SimpleAggregateFunction(sum, Int64),
     response_bytes SimpleAggregateFunction(sum, Int64),
-    measures SimpleAggregateFunction(sumMap, Map(LowCardinality(String), Decimal(38, 9)))
+    measures SimpleAggregateFunction(sumMap, Map(String, Decimal(38, 9)))
 )
 ENGINE = ${engine:AggregatingMergeTree()}
 PARTITION BY toYYYYMM(bucket)
