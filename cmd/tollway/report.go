@@ -180,7 +180,8 @@ func (f *reportFlags) timeRange(now time.Time) (timeRange, error) {
 	if err != nil {
 		return timeRange{}, usageError("--time-zone %q is not an IANA time zone such as Europe/Berlin", f.timeZone)
 	}
-	r := timeRange{End: now}
+	// The whole of the current minute is cheaper to ask for than a part of it.
+	r := timeRange{End: now.Truncate(time.Minute).Add(time.Minute)}
 	if f.to != "" {
 		if r.End, err = parseMoment(f.to, loc); err != nil {
 			return r, usageError("--to %w", err)

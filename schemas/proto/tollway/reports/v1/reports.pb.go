@@ -165,7 +165,7 @@ type TimeRange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// First moment in the range. Required.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	// First moment after the range. Default: now.
+	// First moment after the range. Default: the end of the current minute.
 	EndTime       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
