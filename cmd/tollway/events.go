@@ -181,8 +181,8 @@ type deadLetterPage struct {
 	NextPageToken string       `json:"next_page_token"`
 }
 
-// deadLetters reads pages until there are limit letters or no more.
-func deadLetters(ctx context.Context, client *clientFlags, limit int) ([]deadLetter, bool, error) {
+// listDeadLetters reads pages until there are limit letters or no more.
+func listDeadLetters(ctx context.Context, client *clientFlags, limit int) ([]deadLetter, bool, error) {
 	var letters []deadLetter
 	token := ""
 	for len(letters) < limit {
@@ -207,7 +207,7 @@ func newDLQListCommand(client *clientFlags) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cmd.SilenceUsage = true
-			letters, more, err := deadLetters(cmd.Context(), client, limit)
+			letters, more, err := listDeadLetters(cmd.Context(), client, limit)
 			if err != nil {
 				return err
 			}
@@ -262,7 +262,7 @@ func newDLQRedriveCommand(client *clientFlags) *cobra.Command {
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			cmd.SilenceUsage = true
 			if all {
-				letters, _, err := deadLetters(cmd.Context(), client, 1<<20)
+				letters, _, err := listDeadLetters(cmd.Context(), client, 1<<20)
 				if err != nil {
 					return err
 				}

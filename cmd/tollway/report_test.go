@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -58,17 +57,6 @@ func run(t *testing.T, command *cobra.Command, args ...string) (string, error) {
 	command.SetArgs(args)
 	err := command.ExecuteContext(t.Context())
 	return out.String(), err
-}
-
-func exitCode(err error) int {
-	var coded *exitError
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &coded):
-		return coded.ExitCode()
-	}
-	return exitFailed
 }
 
 const reportJSON = `{"rows":[

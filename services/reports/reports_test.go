@@ -57,6 +57,7 @@ func newFixture(t testing.TB, cfg Config) *fixture {
 
 // sample is a stored call, as the tests recompute reports from it.
 type sample struct {
+	event             uint64 // tells apart what else would be one call in two blocks
 	time              time.Time
 	text              map[string]string
 	status            int
@@ -101,6 +102,7 @@ func randomSample(r *rand.Rand, from time.Time, span time.Duration) sample {
 	if r.IntN(9) == 0 {
 		s.total = []int64{call.NotMeasured, 0, 1}[r.IntN(3)]
 	}
+	s.event = r.Uint64()
 	s.request, s.response = r.Int64N(1000), r.Int64N(1_000_000)
 	return s
 }
@@ -112,7 +114,7 @@ func (f *fixture) insert(t testing.TB, samples []sample) {
 	var text strings.Builder
 	fmt.Fprintf(&text, "INSERT INTO calls (id, time, received_at, status, total_us, upstream_us, total_bucket, upstream_bucket, request_bytes, response_bytes, %s) VALUES", strings.Join(columns, ", "))
 	for i, s := range samples {
-		id := call.NewID("test", fmt.Sprint(i), s.time.String())
+		id := call.NewID("test", fmt.Sprint(i), s.time.String(), fmt.Sprint(s.event))
 		at := s.time.UTC().Format("2006-01-02 15:04:05.000000")
 		text.WriteString("\n('")
 		for _, b := range id {
