@@ -183,7 +183,7 @@ func TestBucketsAscend(t *testing.T) {
 		loc := zone(rapid.SampledFrom(names).Draw(t, "zone"))
 		granularity := rapid.SampledFrom(Granularities()[1:]).Draw(t, "granularity")
 		from := rapid.Int64Range(0, 4e9).Draw(t, "from") * second
-		to := from + rapid.Int64Range(1, int64(20*day)).Draw(t, "length")
+		to := from + rapid.Int64Range(1, 20*day).Draw(t, "length")
 		b, err := newBuckets(granularity, from, to, loc)
 		if err != nil {
 			if granularity != "minute" {
