@@ -252,12 +252,15 @@ func (p *Partition) insert(ctx context.Context, r Range, b *call.Batch, token st
 				return err
 			}
 		}
-		if err := valid(); err != nil {
-			return &stopError{err}
-		}
-		start := time.Now()
-		err := p.db.InsertArrow(ctx, "calls", insertColumns, settings, bytes.NewReader(block))
-		p.metrics.insertSeconds.Observe(time.Since(start).Seconds())
+		err := exclusively(ctx, func() error {
+			if err := valid(); err != nil {
+				return &stopError{err}
+			}
+			start := time.Now()
+			err := p.db.InsertArrow(ctx, "calls", insertColumns, settings, bytes.NewReader(block))
+			p.metrics.insertSeconds.Observe(time.Since(start).Seconds())
+			return err
+		})
 		unknown = unknown || clickhouse.IsUnknownOutcome(err)
 		return err
 	})
@@ -283,7 +286,7 @@ func (p *Partition) insertSettings(r Range, token string) map[string]any {
 		"min_insert_block_size_rows":                         0,
 		"min_insert_block_size_bytes":                        0,
 		"max_partitions_per_insert_block":                    1000,
-		"query_id":                                           p.queryID(r),
+		"query_id":                                           writerID(p.db, uint16(r.Partition)),
 	}
 	if seam.Broken("token") {
 		delete(settings, "insert_deduplication_token")

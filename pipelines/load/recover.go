@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/tollway/tollway/pipelines/call"
-	"github.com/tollway/tollway/services/platform/clickhouse"
 	"github.com/tollway/tollway/services/platform/seam"
 	"github.com/tollway/tollway/sql"
 )
@@ -20,19 +19,11 @@ var (
 	queryLanded = sql.ClickHouseQuery("landed")
 )
 
-// queryID names the inserts of a partition in the server's process list. The
-// attempt's time tells them apart.
-func (p *Partition) queryID(r Range) string {
-	return fmt.Sprintf("%s%d-%d-%d", queryPrefix(r), r.From, r.To, time.Now().UnixNano())
-}
-
-func queryPrefix(r Range) string { return fmt.Sprintf("tollway-load-%s-%d-", r.Topic, r.Partition) }
-
 // stopInserts ends inserts of this partition that may still run, of this
 // process or of an owner before it, and waits for their end: two inserts with
 // one token at the same time could both be stored.
 func (p *Partition) stopInserts(ctx context.Context, r Range) error {
-	err := p.db.Exec(ctx, "KILL QUERY WHERE startsWith(query_id, {prefix:String}) SYNC", map[string]any{"prefix": queryPrefix(r)})
+	err := p.db.Exec(ctx, "KILL QUERY WHERE query_id = {id:String} SYNC", map[string]any{"id": writerID(p.db, uint16(r.Partition))})
 	if err != nil {
 		return fmt.Errorf("stop earlier inserts: %w", err)
 	}
@@ -104,12 +95,16 @@ func (p *Partition) insertOnce(ctx context.Context, r Range, b *call.Batch, toke
 	if err != nil {
 		return err
 	}
-	if err := valid(); err != nil {
+	refused := false
+	err = exclusively(ctx, func() error {
+		if err := valid(); err != nil {
+			refused = true
+			return err
+		}
+		return p.db.InsertArrow(ctx, "calls", insertColumns, p.insertSettings(r, token), strings.NewReader(call.Alias(block)))
+	})
+	if err == nil || refused {
 		return err
-	}
-	err = p.db.InsertArrow(ctx, "calls", insertColumns, p.insertSettings(r, token), strings.NewReader(call.Alias(block)))
-	if err == nil {
-		return nil
 	}
 	p.log.Warn().Err(err).Int32("partition", r.Partition).Msg("repair insert: reading back")
 	return p.retry(ctx, "stop earlier inserts", func(ctx context.Context) error { return p.stopInserts(ctx, r) })
@@ -181,22 +176,6 @@ func (p *Partition) landed(ctx context.Context, r Range, s span) (places, error)
 	return out, err
 }
 
-// rollup is one table that a repair makes equal to raw.
-type rollup struct {
-	table   string
-	query   string
-	seconds int64 // width of a bucket
-}
-
-// rollups in the order in which their views feed each other: what a repair of
-// the minute adds flows on into the hour and the day.
-var rollups = []rollup{
-	{"traffic_1m", sql.ClickHouseQuery("repair_traffic_1m"), 60},
-	{"traffic_1h", sql.ClickHouseQuery("repair_traffic_1h"), 3600},
-	{"traffic_1d", sql.ClickHouseQuery("repair_traffic_1d"), 86400},
-	{"usage_15m", sql.ClickHouseQuery("repair_usage_15m"), 900},
-}
-
 // touched is the minutes in which a batch has calls, since the epoch.
 type touched map[int64]struct{}
 
@@ -230,15 +209,12 @@ func (p *Partition) repairRollups(ctx context.Context, r Range, t touched, valid
 	return nil
 }
 
-func (p *Partition) repairRollup(ctx context.Context, r Range, u rollup, buckets []time.Time, valid func() error) error {
-	params := map[string]any{
-		"partition": uint16(r.Partition), "buckets": buckets,
-		"from": buckets[0], "to": buckets[len(buckets)-1].Add(time.Duration(u.seconds) * time.Second),
-	}
+func (p *Partition) repairRollup(ctx context.Context, r Range, u Rollup, buckets []time.Time, valid func() error) error {
 	for range maxRepairs {
 		var differences uint64
-		err := p.retry(ctx, "compare "+u.table, func(ctx context.Context) error {
-			return p.db.QueryRow(ctx, "SELECT count() FROM ("+u.query+")", params).Scan(&differences)
+		err := p.retry(ctx, "compare "+u.table, func(ctx context.Context) (err error) {
+			differences, err = u.Differences(ctx, p.db, uint16(r.Partition), buckets)
+			return err
 		})
 		if err != nil || differences == 0 {
 			return err
@@ -249,11 +225,7 @@ func (p *Partition) repairRollup(ctx context.Context, r Range, u rollup, buckets
 		if err := valid(); err != nil {
 			return err
 		}
-		// Never under a token, and never twice without comparing in between.
-		err = p.db.Exec(ctx, "INSERT INTO "+u.table+" "+u.query, params, clickhouse.WithSettings(map[string]any{
-			"async_insert": 0, "insert_deduplicate": 0, "deduplicate_insert": "disable",
-		}), clickhouse.WithQueryID(p.queryID(r)))
-		if err != nil {
+		if err := u.Repair(ctx, p.db, uint16(r.Partition), buckets); err != nil {
 			p.log.Warn().Err(err).Str("table", u.table).Msg("repair rollup: comparing again")
 			if ctx.Err() != nil {
 				return ctx.Err()
