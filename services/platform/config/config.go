@@ -242,14 +242,25 @@ func validate(v reflect.Value, path string, errs *[]error) {
 		}
 		v = v.Elem()
 	}
+	validateParts(v, path, errs)
+	callValidate(v, path, errs)
+}
+
+// validateParts descends. An inline part is judged by what it stands in, whose
+// Validate is the part's own unless it says otherwise.
+func validateParts(v reflect.Value, path string, errs *[]error) {
 	switch v.Kind() {
 	case reflect.Struct:
+		judged := reflect.PointerTo(v.Type()).Implements(validator)
 		for _, f := range structFields(v.Type()) {
-			p := path
-			if f.key != "" {
-				p = join(path, f.key)
+			switch {
+			case f.key != "":
+				validate(v.Field(f.index), join(path, f.key), errs)
+			case judged:
+				validateParts(v.Field(f.index), path, errs)
+			default:
+				validate(v.Field(f.index), path, errs)
 			}
-			validate(v.Field(f.index), p, errs)
 		}
 	case reflect.Slice:
 		for i := range v.Len() {
@@ -260,8 +271,9 @@ func validate(v reflect.Value, path string, errs *[]error) {
 			validate(it.Value(), join(path, fmt.Sprint(it.Key())), errs)
 		}
 	}
-	callValidate(v, path, errs)
 }
+
+var validator = reflect.TypeFor[interface{ Validate() error }]()
 
 func callValidate(v reflect.Value, path string, errs *[]error) {
 	check, ok := v.Interface().(interface{ Validate() error })

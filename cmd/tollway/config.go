@@ -1,0 +1,233 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tollway/tollway/pipelines/delivery"
+	"github.com/tollway/tollway/pipelines/load"
+	"github.com/tollway/tollway/services/collector"
+	"github.com/tollway/tollway/services/collector/als"
+	"github.com/tollway/tollway/services/collector/otlp"
+	"github.com/tollway/tollway/services/collector/served"
+	"github.com/tollway/tollway/services/platform/clickhouse"
+	"github.com/tollway/tollway/services/platform/config"
+	"github.com/tollway/tollway/services/platform/embedded"
+	"github.com/tollway/tollway/services/platform/kafkaio"
+	"github.com/tollway/tollway/services/platform/logging"
+	"github.com/tollway/tollway/services/reports"
+)
+
+// Config is the whole configuration: one file for all services.
+type Config struct {
+	Logging    logging.Config   `yaml:"logging"`
+	Listen     Listen           `yaml:"listen"`
+	Kafka      Kafka            `yaml:"kafka"`
+	ClickHouse ClickHouse       `yaml:"clickhouse"`
+	Retention  Retention        `yaml:"retention"`
+	Collector  collector.Config `yaml:"collector"`
+	ALS        als.Config       `yaml:"als"`
+	OTLP       otlp.Config      `yaml:"otlp"`
+	Served     served.Config    `yaml:"served"`
+	Delivery   delivery.Config  `yaml:"delivery"`
+	Load       load.Config      `yaml:"load"`
+	Reports    reports.Config   `yaml:"reports"`
+	Embedded   Embedded         `yaml:"embedded"`
+}
+
+// Listen is where a process answers: gRPC (access logs, APIs), HTTP (events,
+// APIs) and the operators' port.
+type Listen struct {
+	GRPC  string `yaml:"grpc"`
+	HTTP  string `yaml:"http"`
+	Admin string `yaml:"admin"`
+	// Pprof shows profiles on the operators' port.
+	Pprof bool `yaml:"pprof"`
+}
+
+// Validate names the address that is wrong.
+func (l Listen) Validate() error {
+	var errs []error
+	for name, address := range map[string]string{"grpc": l.GRPC, "http": l.HTTP, "admin": l.Admin} {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			errs = append(errs, fmt.Errorf("%s is %q, must be host:port", name, address))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Kafka is the log. Without brokers, `tollway up` brings its own.
+type Kafka struct {
+	kafkaio.Config `yaml:",inline"`
+	Producer       kafkaio.ProducerConfig `yaml:"producer"`
+	// Partitions and Replication are what topics are created with.
+	Partitions  int `yaml:"partitions"`
+	Replication int `yaml:"replication"`
+}
+
+// Validate names the field that is wrong. That there are brokers is checked
+// where they are needed.
+func (k Kafka) Validate() error {
+	var errs []error
+	if k.Partitions < 1 || k.Replication < 1 {
+		errs = append(errs, errors.New("partitions and replication must be above zero"))
+	}
+	if len(k.Brokers) > 0 {
+		errs = append(errs, k.Config.Validate())
+	}
+	return errors.Join(append(errs, k.Producer.Validate())...)
+}
+
+// ClickHouse is the usage store, with a second account that may only read.
+// Without addresses, `tollway up` brings its own.
+type ClickHouse struct {
+	clickhouse.Config `yaml:",inline"`
+	ReaderUsername    string            `yaml:"reader_username"`
+	ReaderPassword    clickhouse.Secret `yaml:"reader_password"`
+}
+
+// Validate checks what is there; that there are addresses is checked where
+// they are needed.
+func (c ClickHouse) Validate() error {
+	if len(c.Addresses) == 0 {
+		return nil
+	}
+	return c.Config.Validate()
+}
+
+func (c ClickHouse) reader() clickhouse.Config {
+	r := c.Config
+	if c.ReaderUsername != "" {
+		r.Username, r.Password = c.ReaderUsername, c.ReaderPassword
+	}
+	return r
+}
+
+// Retention is how long rows are kept, in days. It takes effect when the
+// tables are made.
+type Retention struct {
+	CallsDays   int `yaml:"calls_days"`
+	RollupsDays int `yaml:"rollups_days"`
+}
+
+// Validate checks that rollups outlive calls.
+func (r Retention) Validate() error {
+	if r.CallsDays < 1 || r.RollupsDays < r.CallsDays {
+		return errors.New("calls_days must be above zero and at most rollups_days")
+	}
+	return nil
+}
+
+// Embedded is what `tollway up` brings along.
+type Embedded struct {
+	Engine embedded.EngineConfig `yaml:"engine"`
+	Log    embedded.LogConfig    `yaml:"log"`
+}
+
+func defaultConfig() Config {
+	cfg := Config{
+		Logging:    logging.DefaultConfig(),
+		Listen:     Listen{GRPC: "127.0.0.1:7601", HTTP: "127.0.0.1:7602", Admin: "127.0.0.1:7603"},
+		Kafka:      Kafka{Config: kafkaio.DefaultConfig(), Producer: kafkaio.DefaultProducerConfig(), Partitions: 4, Replication: 1},
+		ClickHouse: ClickHouse{Config: clickhouse.Default()},
+		Retention:  Retention{CallsDays: 35, RollupsDays: 1100},
+		Collector:  collector.DefaultConfig(),
+		ALS:        als.DefaultConfig(),
+		OTLP:       otlp.DefaultConfig(),
+		Served:     served.DefaultConfig(),
+		Delivery:   delivery.DefaultConfig(),
+		Load:       load.DefaultConfig(),
+		Reports:    reports.DefaultConfig(),
+		Embedded:   Embedded{Engine: embedded.DefaultEngineConfig(), Log: embedded.DefaultLogConfig()},
+	}
+	// Nothing is assumed about where the log and the store are.
+	cfg.Kafka.Brokers = nil
+	cfg.ClickHouse.Addresses, cfg.ClickHouse.HTTPAddresses = nil, nil
+	cfg.Embedded.Engine.DataDir, cfg.Embedded.Log.DataDir = "data/engine", "data/log"
+	return cfg
+}
+
+// processVariables are read elsewhere than in the configuration.
+var processVariables = []string{
+	"TOLLWAY_CONFIG", "TOLLWAY_DATA", "TOLLWAY_SERVER", "TOLLWAY_TOKEN", "TOLLWAY_CACHE",
+	"TOLLWAY_ENGINE_LIBRARY", "TOLLWAY_REAL", "TOLLWAY_SEAM", "TOLLWAY_BROKEN", "TOLLWAY_FAULT_SEEDS",
+}
+
+// processFlags are common to the commands that run for long or open the
+// stores themselves.
+type processFlags struct {
+	config string
+	data   string
+}
+
+func (f *processFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.config, "config", os.Getenv("TOLLWAY_CONFIG"), "configuration file (environment: TOLLWAY_CONFIG)")
+	data := os.Getenv("TOLLWAY_DATA")
+	if data == "" {
+		data = "data"
+	}
+	flags.StringVar(&f.data, "data", data, "data folder: tokens, and what is embedded (environment: TOLLWAY_DATA)")
+	_ = cmd.MarkFlagFilename("config", "yaml", "yml") // the flag was added above
+	_ = cmd.MarkFlagDirname("data")
+}
+
+// load reads the configuration. A command that needs stores and was told of
+// none finds those of a running `tollway up` in its data folder.
+func (f *processFlags) load(findEmbedded bool) (Config, error) {
+	cfg := defaultConfig()
+	file := f.config
+	if file == "" && findEmbedded {
+		if path := filepath.Join(f.data, embeddedFile); exists(path) {
+			file = path
+		}
+	}
+	err := config.Load(&cfg, config.Source{File: file, Environ: os.Environ(), Allow: processVariables})
+	if err != nil {
+		return cfg, err
+	}
+	cfg.Embedded.Engine.DataDir = filepath.Join(f.data, "engine")
+	cfg.Embedded.Log.DataDir = filepath.Join(f.data, "log")
+	cfg.Reports.RetentionDays, cfg.Reports.RollupRetentionDays = cfg.Retention.CallsDays, cfg.Retention.RollupsDays
+	cfg.Load.Retention = time.Duration(cfg.Retention.CallsDays) * 24 * time.Hour
+	cfg.Collector.HTTP.Address = cfg.Listen.HTTP
+	return cfg, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func newCheckCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "check", Short: "Check things without changing them"}
+	var flags processFlags
+	var dump bool
+	check := &cobra.Command{
+		Use:   "config",
+		Short: "Check a configuration file and the environment",
+		Long:  "Check a configuration file and the environment. An unknown key is an error.\nWith --dump, print the effective configuration; secrets are left out.",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := flags.load(false)
+			if err != nil {
+				return err
+			}
+			if dump {
+				return config.Dump(cmd.OutOrStdout(), cfg)
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "The configuration is valid.")
+			return nil
+		},
+	}
+	flags.add(check)
+	check.Flags().BoolVar(&dump, "dump", false, "print the effective configuration")
+	cmd.AddCommand(check)
+	return cmd
+}

@@ -1,0 +1,349 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/rs/zerolog"
+	"google.golang.org/grpc"
+
+	"github.com/tollway/tollway/pipelines/delivery"
+	"github.com/tollway/tollway/pipelines/load"
+	"github.com/tollway/tollway/schemas/proto/tollway/events/v1"
+	"github.com/tollway/tollway/schemas/proto/tollway/reports/v1"
+	"github.com/tollway/tollway/services/collector"
+	"github.com/tollway/tollway/services/collector/als"
+	"github.com/tollway/tollway/services/collector/otlp"
+	"github.com/tollway/tollway/services/collector/served"
+	"github.com/tollway/tollway/services/events"
+	"github.com/tollway/tollway/services/platform/admin"
+	"github.com/tollway/tollway/services/platform/auth"
+	"github.com/tollway/tollway/services/platform/clickhouse"
+	"github.com/tollway/tollway/services/platform/kafkaio"
+	"github.com/tollway/tollway/services/reports"
+	"github.com/tollway/tollway/sql"
+)
+
+// process is what runs in one operating-system process: the services it was
+// asked for, one port for gRPC, one for HTTP and one for operators.
+type process struct {
+	cfg      Config
+	log      zerolog.Logger
+	registry *prometheus.Registry
+	admin    *admin.Server
+	guard    *auth.Guard
+	kafka    *kafkaio.Client
+	producer *kafkaio.Producer
+	grpc     *grpc.Server
+	mux      *http.ServeMux // nil where the collector serves HTTP
+	parts    []part
+	closes   []func()
+
+	collector *collector.Collector
+	consumer  *delivery.Consumer
+}
+
+// part is what works in a process until its context ends.
+type part struct {
+	name string
+	run  func(ctx context.Context) error
+}
+
+// newProcess prepares what all services need. The data folder holds the
+// tokens.
+func newProcess(ctx context.Context, cfg Config, data string, log zerolog.Logger) (*process, error) {
+	p := &process{cfg: cfg, log: log, registry: prometheus.NewRegistry()}
+	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	adminConfig := admin.DefaultConfig()
+	adminConfig.Listen, adminConfig.Pprof = cfg.Listen.Admin, cfg.Listen.Pprof
+	var err error
+	if p.admin, err = admin.New(adminConfig, p.registry, log); err != nil {
+		return nil, err
+	}
+	p.add("admin", p.admin.Run)
+
+	if err := auth.FirstStart(data); err != nil {
+		return nil, err
+	}
+	tokens, err := auth.OpenTokens(filepath.Join(data, auth.TokensFile), log)
+	if err != nil {
+		return nil, err
+	}
+	if p.guard, err = auth.NewGuard(tokens, rules()); err != nil {
+		return nil, err
+	}
+	if p.kafka, err = kafkaio.Open(cfg.Kafka.Config, log, kafkaio.WithRegisterer(p.registry)); err != nil {
+		return nil, err
+	}
+	p.onClose(func() { _ = p.kafka.Close() })
+	if p.producer, err = kafkaio.NewProducer(p.kafka, cfg.Kafka.Producer); err != nil {
+		return nil, err
+	}
+	return p, ensureTopics(ctx, p.kafka, cfg)
+}
+
+func (p *process) add(name string, fn func(ctx context.Context) error) {
+	p.parts = append(p.parts, part{name, fn})
+}
+
+func (p *process) onClose(fn func()) { p.closes = append(p.closes, fn) }
+
+func (p *process) close() {
+	for _, fn := range slices.Backward(p.closes) {
+		fn()
+	}
+}
+
+// rules is who may call what. What is not here is refused to everyone.
+func rules() auth.Rules {
+	ingest := []auth.Role{auth.Gateway, auth.Admin}
+	readers := []auth.Role{auth.Admin, auth.ProductManager, auth.Finance, auth.Consumer}
+	all := auth.Rules{
+		"/envoy.service.accesslog.v3.AccessLogService/*":       ingest,
+		"/envoy.service.metrics.v3.MetricsService/*":           ingest,
+		"/opentelemetry.proto.collector.logs.v1.LogsService/*": ingest,
+		"POST /v1/events":              ingest,
+		"POST /v1/logs":                ingest,
+		"POST /v1/reports:query":       readers,
+		"GET /v1/reports/metrics":      readers,
+		"GET /v1/events:trace":         {auth.Admin, auth.ProductManager, auth.Finance, auth.Gateway},
+		"GET /v1/deadLetters":          {auth.Admin},
+		"POST /v1/deadLetters:redrive": {auth.Admin},
+	}
+	for _, table := range []map[string][]string{reports.Rules, events.Rules} {
+		for method, roles := range table {
+			for _, role := range roles {
+				all[method] = append(all[method], auth.Role(role))
+			}
+		}
+	}
+	return all
+}
+
+// ensureTopics makes the topics, or checks those that are there.
+func ensureTopics(ctx context.Context, client *kafkaio.Client, cfg Config) error {
+	week := "604800000"
+	for _, t := range []kafkaio.TopicSpec{
+		{Name: cfg.Delivery.Topic, Partitions: cfg.Kafka.Partitions, Config: map[string]string{"message.timestamp.type": "LogAppendTime", "retention.ms": week}},
+		{Name: cfg.Delivery.DeadLetterTopic, Partitions: 1, Config: map[string]string{"retention.ms": "2419200000"}},
+		{Name: served.Topic, Partitions: 1, Config: map[string]string{"retention.ms": week}},
+	} {
+		t.ReplicationFactor = cfg.Kafka.Replication
+		if err := client.EnsureTopic(ctx, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// trusted tells whether a caller may say which account and product a call
+// belongs to.
+func trusted(ctx context.Context) bool {
+	p, ok := auth.FromContext(ctx)
+	return ok && (p.Role == auth.Gateway || p.Role == auth.Admin)
+}
+
+func (p *process) server() *grpc.Server {
+	if p.grpc == nil {
+		options := append(als.ServerOptions(), grpc.UnaryInterceptor(p.guard.Unary()), grpc.StreamInterceptor(p.guard.Stream()))
+		p.grpc = grpc.NewServer(options...)
+	}
+	return p.grpc
+}
+
+// addCollector takes calls from every source.
+func (p *process) addCollector(ctx context.Context) error {
+	partitions, err := p.kafka.Partitions(ctx, p.cfg.Delivery.Topic)
+	if err != nil {
+		return err
+	}
+	cfg := p.cfg.Collector
+	cfg.Publish.Topic = p.cfg.Delivery.Topic
+	p.collector, err = collector.New(cfg, collector.Deps{
+		Log: p.producer, Partitions: len(partitions), Guard: p.guard.Middleware, Trusted: trusted,
+		Clock: time.Now, Registry: p.registry, Logger: p.log,
+	})
+	if err != nil {
+		return err
+	}
+	publisher := p.collector.Publisher()
+	access, err := als.New(p.cfg.ALS, als.Deps{Publisher: publisher, Trusted: trusted, Clock: time.Now, Metrics: p.registry, Logger: p.log})
+	if err != nil {
+		return err
+	}
+	access.Register(p.server())
+	p.collector.Add("als", access.Run)
+	logs, err := otlp.New(p.cfg.OTLP, otlp.Deps{Publisher: publisher, Trusted: trusted, Clock: time.Now, Metrics: p.registry, Logger: p.log})
+	if err != nil {
+		return err
+	}
+	logs.Register(p.server())
+	p.collector.Handle(otlp.Path, logs)
+	statistics, err := served.New(p.cfg.Served, served.Deps{Sink: servedTopic{p.producer}, Clock: time.Now, Metrics: p.registry, Logger: p.log})
+	if err != nil {
+		return err
+	}
+	statistics.Register(p.server())
+	p.collector.Add("served", statistics.Run)
+	p.add("collector", p.collector.Run)
+	p.admin.AddCheck("collector", func(context.Context) error { return p.collector.Ready() })
+	return nil
+}
+
+// servedTopic gives what gateways say they served to the log.
+type servedTopic struct{ producer *kafkaio.Producer }
+
+func (t servedTopic) Put(ctx context.Context, records []served.Served) error {
+	messages := make([]kafkaio.Message, 0, len(records))
+	for _, r := range records {
+		value, err := served.Encode(r)
+		if err != nil {
+			return err
+		}
+		messages = append(messages, kafkaio.Message{Key: r.Key(), Value: value})
+	}
+	return t.producer.Produce(ctx, served.Topic, 0, messages)
+}
+
+// migrate brings the usage store to this program's schema.
+func migrate(ctx context.Context, cfg Config) (int, error) {
+	replicated := cfg.ClickHouse.Engine == clickhouse.Replicated
+	return clickhouse.Migrate(ctx, cfg.ClickHouse.Config, sql.ClickHouseMigrations,
+		sql.ClickHouseVariables(replicated, cfg.Retention.CallsDays, cfg.Retention.RollupsDays))
+}
+
+// addPipelines moves calls from the log into ClickHouse.
+func (p *process) addPipelines(ctx context.Context) error {
+	db, err := clickhouse.Open(ctx, p.cfg.ClickHouse.Config)
+	if err != nil {
+		return err
+	}
+	p.onClose(func() { _ = db.Close() })
+	partitions, err := p.kafka.Partitions(ctx, p.cfg.Delivery.Topic)
+	if err != nil {
+		return err
+	}
+	loader := load.New(p.cfg.Load, db, len(partitions), load.AsSent, p.registry, p.log)
+	p.consumer = delivery.New(p.cfg.Delivery, p.kafka, p.producer,
+		func(partition int32) delivery.Store { return loader.Open(partition) }, p.registry, p.log)
+	p.add("pipelines", p.consumer.Run)
+	p.admin.AddCheck("pipelines", p.consumer.Ready)
+	return nil
+}
+
+// watermark says up to when everything is stored, as far as this process
+// knows: only one that runs the pipelines does.
+type watermark struct{ consumer *delivery.Consumer }
+
+func (w watermark) Watermark(ctx context.Context) (time.Time, error) {
+	if w.consumer == nil {
+		return time.Time{}, nil
+	}
+	return w.consumer.Complete(ctx)
+}
+
+// addReports answers queries.
+func (p *process) addReports(ctx context.Context) error {
+	db, err := clickhouse.Open(ctx, p.cfg.ClickHouse.reader())
+	if err != nil {
+		return err
+	}
+	p.onClose(func() { _ = db.Close() })
+	mark := watermark{p.consumer}
+	report, err := reports.New(p.cfg.Reports, reports.Deps{
+		Store: reports.ClickHouse(db), Watermark: mark, Caller: reports.Authenticated, Log: p.log, Registerer: p.registry,
+	})
+	if err != nil {
+		return err
+	}
+	trace := events.New(events.Deps{
+		Store: events.ClickHouse(db), Watermark: mark, Log: p.log,
+		DeadLetters: &deadLetters{p.kafka, p.producer, p.cfg.Delivery.DeadLetterTopic},
+	})
+	reportsv1.RegisterReportsServer(p.server(), report)
+	eventsv1.RegisterEventsServer(p.server(), trace)
+
+	rest := runtime.NewServeMux(runtime.WithMarshalerOption(runtime.MIMEWildcard, reports.JSON()), runtime.WithErrorHandler(reports.Problem))
+	if err := errors.Join(
+		reportsv1.RegisterReportsHandlerServer(ctx, rest, report),
+		eventsv1.RegisterEventsHandlerServer(ctx, rest, trace),
+	); err != nil {
+		return err
+	}
+	if p.collector != nil {
+		p.collector.Handle("/", rest)
+		return nil
+	}
+	p.mux = http.NewServeMux()
+	p.mux.Handle("/", p.guard.Middleware(rest))
+	p.add("http", p.serveHTTP)
+	return nil
+}
+
+func (p *process) serveHTTP(ctx context.Context) error {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", p.cfg.Listen.HTTP)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: p.mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12}}
+	stopped := context.AfterFunc(ctx, func() {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		_ = server.Shutdown(last) // what is left is cut off
+	})
+	defer stopped()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func (p *process) serveGRPC(ctx context.Context) error {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", p.cfg.Listen.GRPC)
+	if err != nil {
+		return err
+	}
+	stopped := context.AfterFunc(ctx, p.grpc.GracefulStop)
+	defer stopped()
+	return p.grpc.Serve(listener)
+}
+
+// run runs every part until ctx ends or one fails, and then stops them all.
+func (p *process) run(ctx context.Context) error {
+	if p.grpc != nil {
+		if missing := p.guard.Missing(p.grpc); len(missing) > 0 {
+			return fmt.Errorf("no rule says who may call %v", missing)
+		}
+		p.add("grpc", p.serveGRPC)
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var wg sync.WaitGroup
+	errs := make([]error, len(p.parts))
+	for i, r := range p.parts {
+		wg.Go(func() {
+			err := r.run(ctx)
+			if err != nil && !errors.Is(err, context.Canceled) {
+				errs[i] = fmt.Errorf("%s: %w", r.name, err)
+			} else if ctx.Err() == nil {
+				errs[i] = fmt.Errorf("%s: ended by itself", r.name)
+			}
+			if errs[i] != nil {
+				stop(errs[i])
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
