@@ -54,9 +54,11 @@ func newRootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError("%w; see `%s --help`", err, cmd.CommandPath())
 	})
+	events := newEventsCommand()
+	events.AddCommand(newResumeCommand())
 	root.AddCommand(
 		newUpCommand(), newServeCommand(), newMigrateCommand(), newCheckCommand(),
-		newReportCommand(), newEventsCommand(),
+		newReportCommand(), events,
 	)
 	return root
 }

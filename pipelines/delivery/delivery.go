@@ -35,10 +35,10 @@ import (
 
 // Config of a consumer.
 type Config struct {
-	Topic           string                `yaml:"topic"`
-	DeadLetterTopic string                `yaml:"dead_letter_topic"`
-	Group           kafkaio.GroupConfig   `yaml:"group"`
-	Fetch           kafkaio.FetchConfig   `yaml:"fetch"`
+	Topic           string              `yaml:"topic"`
+	DeadLetterTopic string              `yaml:"dead_letter_topic"`
+	Group           kafkaio.GroupConfig `yaml:"group"`
+	Fetch           kafkaio.FetchConfig `yaml:"fetch"`
 	// A range is stored when it has BatchRows calls or BatchBytes bytes, or
 	// FlushInterval after its first message came.
 	BatchRows     int           `yaml:"batch_rows"`
