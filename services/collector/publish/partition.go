@@ -57,7 +57,7 @@ func (p *partition) append(d *Delivery, c *call.Call) error {
 	b.held += grown
 	p.pub.held.Add(grown)
 	p.in++
-	if d != b.last {
+	if d != nil && d != b.last {
 		p.join(b, d)
 	}
 	if b.rows.Rows() >= p.pub.cfg.FlushRows || b.rows.Size() >= p.pub.cfg.FlushBytes {

@@ -136,6 +136,22 @@ func TestWaitReturnsOnceTheLogHasAcknowledged(t *testing.T) {
 	require.Zero(t, p.Oldest())
 }
 
+// A source that cannot tell its senders anything has no receipt; its calls lie
+// in batches with those of sources that have one.
+func TestCallsWithoutAReceipt(t *testing.T) {
+	t.Parallel()
+	log := &memoryLog{}
+	p := start(t, DefaultConfig(), 1, log)
+	d := NewDelivery()
+	require.NoError(t, p.Append(nil, numbered(1)))
+	require.NoError(t, p.Append(d, numbered(2)))
+	require.NoError(t, p.AppendWait(t.Context(), nil, numbered(3)))
+	require.NoError(t, p.Append(d, numbered(4)))
+	require.NoError(t, d.Wait(t.Context()))
+	require.NoError(t, p.stop())
+	require.Len(t, log.ids(t, 1), 4)
+}
+
 func TestWaitForNothing(t *testing.T) {
 	require.NoError(t, NewDelivery().Wait(t.Context()))
 }

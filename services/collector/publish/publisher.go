@@ -100,8 +100,8 @@ func (p *Publisher) Run(ctx context.Context) error {
 }
 
 // Append copies c into the open batch of its partition; d learns of its
-// acknowledgement. It returns ErrBusy when the memory bound is reached, and
-// never blocks for long.
+// acknowledgement, and is nil where nobody can be told. It returns ErrBusy when
+// the memory bound is reached, and never blocks for long.
 func (p *Publisher) Append(d *Delivery, c *call.Call) error {
 	if p.held.Load() >= p.cfg.MaxInFlightBytes {
 		p.metrics.busy.Inc()
