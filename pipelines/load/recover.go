@@ -195,12 +195,26 @@ func (t touched) buckets(seconds int64) []time.Time {
 	return bucketTimes(set, seconds)
 }
 
+// since leaves out buckets that begin before a time.
+func since(buckets []time.Time, from time.Time) []time.Time {
+	first, _ := slices.BinarySearchFunc(buckets, from, time.Time.Compare)
+	return buckets[first:]
+}
+
 // bucketChunk bounds the list of buckets in one query.
 const bucketChunk = 500
 
 func (p *Partition) repairRollups(ctx context.Context, r Range, t touched, valid func() error) error {
+	var horizon time.Time
+	err := p.retry(ctx, "read the retention", func(ctx context.Context) (err error) {
+		horizon, err = Horizon(ctx, p.db)
+		return err
+	})
+	if err != nil {
+		return err
+	}
 	for _, u := range rollups {
-		for buckets := range slices.Chunk(t.buckets(u.seconds), bucketChunk) {
+		for buckets := range slices.Chunk(since(t.buckets(u.seconds), horizon), bucketChunk) {
 			if err := p.repairRollup(ctx, r, u, buckets, valid); err != nil {
 				return err
 			}
@@ -211,16 +225,16 @@ func (p *Partition) repairRollups(ctx context.Context, r Range, t touched, valid
 
 func (p *Partition) repairRollup(ctx context.Context, r Range, u Rollup, buckets []time.Time, valid func() error) error {
 	for range maxRepairs {
-		var differences uint64
+		var difference Difference
 		err := p.retry(ctx, "compare "+u.table, func(ctx context.Context) (err error) {
-			differences, err = u.Differences(ctx, p.db, uint16(r.Partition), buckets)
+			difference, err = u.Differences(ctx, p.db, uint16(r.Partition), buckets)
 			return err
 		})
-		if err != nil || differences == 0 {
+		if err != nil || difference.Keys == 0 {
 			return err
 		}
 		p.metrics.repairs.WithLabelValues(u.table).Inc()
-		p.log.Warn().Int32("partition", r.Partition).Str("table", u.table).Uint64("keys", differences).
+		p.log.Warn().Int32("partition", r.Partition).Str("table", u.table).Uint64("keys", difference.Keys).
 			Msg("making a rollup equal to raw")
 		if err := valid(); err != nil {
 			return err

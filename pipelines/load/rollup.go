@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/tollway/tollway/services/platform/clickhouse"
@@ -56,20 +57,27 @@ func (u Rollup) params(partition uint16, buckets []time.Time) map[string]any {
 	}
 }
 
-// Differences counts the keys in which a partition's share of buckets, in
-// order, differs from raw.
-func (u Rollup) Differences(ctx context.Context, db *clickhouse.DB, partition uint16, buckets []time.Time, opts ...clickhouse.Option) (n uint64, err error) {
+// Difference is by how much a rollup differs from raw: in how many keys, and
+// how many calls it has too few (or, below zero, too many) in sum.
+type Difference struct {
+	Keys  uint64
+	Calls int64
+}
+
+// Differences compares a partition's share of buckets, which are in order, with
+// raw.
+func (u Rollup) Differences(ctx context.Context, db *clickhouse.DB, partition uint16, buckets []time.Time, opts ...clickhouse.Option) (d Difference, err error) {
 	if len(buckets) == 0 {
-		return 0, nil
+		return d, nil
 	}
 	opts = append(opts, clickhouse.WithQueryID(writerID(db, partition)))
 	err = exclusively(ctx, func() error {
-		return db.QueryRow(ctx, "SELECT count() FROM ("+u.query+")", u.params(partition, buckets), opts...).Scan(&n)
+		return db.QueryRow(ctx, "SELECT count(), sum(calls) FROM ("+u.query+")", u.params(partition, buckets), opts...).Scan(&d.Keys, &d.Calls)
 	})
 	if err != nil {
-		return 0, fmt.Errorf("compare %s with raw: %w", u.table, err)
+		return d, fmt.Errorf("compare %s with raw: %w", u.table, err)
 	}
-	return n, nil
+	return d, nil
 }
 
 // Repair adds to the rollup what it lacks of raw, in one statement that reads
@@ -92,10 +100,26 @@ func (u Rollup) Repair(ctx context.Context, db *clickhouse.DB, partition uint16,
 	return nil
 }
 
+var queryHorizon = sql.ClickHouseQuery("rebuild_horizon")
+
+// Horizon is the first midnight since which raw has every call that was ever
+// stored. Before it raw is on its way out, while rollups stay: a comparison
+// would find too much in them, and a repair would take it away.
+func Horizon(ctx context.Context, db *clickhouse.DB) (time.Time, error) {
+	var at time.Time
+	if err := db.QueryRow(ctx, queryHorizon, nil).Scan(&at); err != nil {
+		return at, fmt.Errorf("read the retention of raw: %w", err)
+	}
+	return at.UTC(), nil
+}
+
+// WriterPrefix is how the query ids of all that writes to a database begin.
+func WriterPrefix(db *clickhouse.DB) string { return "tollway-writer-" + db.Database() + "-" }
+
 // writerID is the query id of whatever writes a partition. The server refuses
 // a second statement with the id of one that still runs.
 func writerID(db *clickhouse.DB, partition uint16) string {
-	return fmt.Sprintf("tollway-writer-%s-%d", db.Database(), partition)
+	return WriterPrefix(db) + strconv.Itoa(int(partition))
 }
 
 const (

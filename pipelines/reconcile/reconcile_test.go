@@ -1,0 +1,442 @@
+package reconcile
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/rs/zerolog"
+
+	"github.com/tollway/tollway/pipelines/call"
+	"github.com/tollway/tollway/pipelines/load"
+	"github.com/tollway/tollway/services/platform/clickhouse"
+	"github.com/tollway/tollway/services/platform/testenv"
+	"github.com/tollway/tollway/sql"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+// yesterday is a whole day that lies behind every window.
+var yesterday = time.Now().UTC().Truncate(24 * time.Hour).Add(-24 * time.Hour)
+
+// world is a store that two partitions of the log are loaded into.
+type world struct {
+	t          *testing.T
+	db         *clickhouse.DB
+	loader     *load.Loader
+	partitions map[int32]*load.Partition
+	offset     int64
+}
+
+func newWorld(t *testing.T) *world {
+	cfg := testenv.ClickHouseConfig(t)
+	if _, err := clickhouse.Migrate(t.Context(), cfg, sql.ClickHouseMigrations, sql.ClickHouseVariables(false, 35, 400)); err != nil {
+		t.Fatal(err)
+	}
+	db := testenv.Open(t, cfg)
+	return &world{t: t, db: db, partitions: map[int32]*load.Partition{}, loader: load.New(load.DefaultConfig(), db, 2, load.AsSent,
+		prometheus.NewRegistry(), zerolog.New(zerolog.NewTestWriter(t)))}
+}
+
+// load stores calls, of the given numbers and beginning at a time, as one range
+// of the log.
+func (w *world) load(partition int32, at time.Time, spread time.Duration, numbers ...int) {
+	w.t.Helper()
+	if err := w.tryLoad(partition, at, spread, numbers...); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) tryLoad(partition int32, at time.Time, spread time.Duration, numbers ...int) error {
+	p := w.partitions[partition]
+	if p == nil {
+		p = w.loader.Open(partition)
+		w.partitions[partition] = p
+	}
+	m := call.NewBatch()
+	for i, n := range numbers {
+		var c call.Call
+		c.Reset()
+		c.ID = call.NewID("test", fmt.Sprint(n))
+		c.Time = at.Add(spread * time.Duration(i) / time.Duration(len(numbers))).UnixMicro()
+		c.ReceivedAt = max(c.Time, at.UnixMicro())
+		c.Strings[call.Source], c.Strings[call.Gateway] = []string{"als", "events"}[n%2], "edge-1"
+		c.Strings[call.Operation], c.Strings[call.Account] = fmt.Sprintf("op%d", n%5), fmt.Sprintf("acme%d", n%3)
+		c.Status = []uint16{200, 404, 503}[n%3]
+		c.Latency[call.Total] = int64(n%977) * 100
+		if n%4 > 0 {
+			c.Latency[call.UpstreamTime] = int64(n%977) * 50
+		}
+		c.RequestBytes, c.ResponseBytes = int64(n%100), int64(n%1000)
+		value, err := call.ParseDecimal(fmt.Sprintf("%d.25", n%10-4))
+		if err != nil {
+			return err
+		}
+		c.Measures = append(c.Measures, call.Measure{Name: "tokens", Value: value})
+		m.Append(&c)
+	}
+	value, err := call.Encode(nil, m)
+	if err != nil {
+		return err
+	}
+	b := call.NewBatch()
+	offset := w.offset
+	w.offset++
+	if _, err := b.AppendMessage(value, offset); err != nil {
+		return err
+	}
+	return p.Load(context.WithoutCancel(w.t.Context()), load.Range{Topic: "calls", Partition: partition, From: offset, To: offset + 1}, b, func() error { return nil })
+}
+
+func (w *world) exec(query string) {
+	w.t.Helper()
+	if err := w.db.Exec(w.t.Context(), query, nil); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) number(query string) (n int64) {
+	w.t.Helper()
+	if err := w.db.QueryRow(w.t.Context(), "SELECT toInt64(("+query+"))", nil).Scan(&n); err != nil {
+		w.t.Fatal(err)
+	}
+	return n
+}
+
+// agree asserts that every rollup equals raw in every bucket and key.
+func (w *world) agree() {
+	w.t.Helper()
+	want := w.number("SELECT count() FROM calls FINAL")
+	from, to := yesterday.Add(-48*time.Hour), yesterday.Add(72*time.Hour)
+	for _, u := range load.Rollups() {
+		if n := w.number("SELECT sum(calls) FROM " + u.Table()); n != want {
+			w.t.Errorf("%s counts %d calls, raw %d", u.Table(), n, want)
+		}
+		for partition := range w.partitions {
+			d, err := u.Differences(w.t.Context(), w.db, uint16(partition), u.Buckets(from, to))
+			if err != nil || d.Keys != 0 {
+				w.t.Errorf("%s differs from raw in partition %d: %+v, %v", u.Table(), partition, d, err)
+			}
+		}
+	}
+}
+
+func ints(from, to int) (out []int) {
+	for i := from; i < to; i++ {
+		out = append(out, i)
+	}
+	return out
+}
+
+type watermark struct{ at time.Time }
+
+func (w *watermark) Complete(context.Context) (time.Time, error) { return w.at, nil }
+
+func (w *world) sealer(complete time.Time) *Sealer {
+	w.t.Helper()
+	s, err := New(DefaultConfig(), Deps{DB: w.db, Watermark: &watermark{complete}, Metrics: prometheus.NewRegistry(), Logger: zerolog.New(zerolog.NewTestWriter(w.t))})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return s
+}
+
+func (w *world) pass(s *Sealer) {
+	w.t.Helper()
+	if err := s.Pass(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) sealed() map[string]Hour {
+	w.t.Helper()
+	hours, err := SealedHours(w.t.Context(), w.db, yesterday.Add(-24*time.Hour), yesterday.Add(48*time.Hour))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	out := map[string]Hour{}
+	for _, h := range hours {
+		if h.SealedAt.IsZero() {
+			w.t.Errorf("%+v has no time", h)
+		}
+		h.SealedAt = time.Time{}
+		out[fmt.Sprintf("%s %s", h.Hour.Format("15"), h.Source)] = h
+	}
+	return out
+}
+
+func TestHoursAreSealedWhenTheyAreOver(t *testing.T) {
+	w := newWorld(t)
+	ten := yesterday.Add(10 * time.Hour)
+	w.load(0, ten, 3*time.Hour, ints(0, 3000)...)
+	w.load(1, ten, 3*time.Hour, ints(3000, 6000)...)
+	w.load(0, ten, 3*time.Hour, ints(0, 3000)...) // copies, every one
+	s := w.sealer(ten.Add(4*time.Hour + 30*time.Minute))
+	w.pass(s)
+	want := map[string]Hour{}
+	for _, hour := range []int{10, 11} {
+		for _, source := range []string{"als", "events"} {
+			want[fmt.Sprintf("%d %s", hour, source)] = Hour{Hour: yesterday.Add(time.Duration(hour) * time.Hour), Source: source,
+				Received: 1500, Deduplicated: 500, Stored: 1000, RolledUp: 1000}
+		}
+	}
+	check := func() {
+		t.Helper()
+		got := w.sealed()
+		if len(got) != len(want) {
+			t.Errorf("%d records, want %d", len(got), len(want))
+		}
+		for key, h := range want {
+			if got[key] != h {
+				t.Errorf("%s is %+v, want %+v", key, got[key], h)
+			}
+			if !h.Whole() {
+				t.Errorf("%s is not whole", key)
+			}
+		}
+	}
+	check()
+	if n := testutil.ToFloat64(s.unsealed); n != 1 {
+		t.Errorf("%v hours are open, want the one within the window", n)
+	}
+	// Another process, later.
+	w.pass(w.sealer(ten.Add(24 * time.Hour)))
+	for _, source := range []string{"als", "events"} {
+		want["12 "+source] = Hour{Hour: ten.Add(2 * time.Hour), Source: source, Received: 1500, Deduplicated: 500, Stored: 1000, RolledUp: 1000}
+	}
+	check()
+	w.agree()
+}
+
+// settled runs passes until one finds nothing to do: an hour that was filled a
+// second before it was sealed is looked at once more.
+func (w *world) settled(s *Sealer) {
+	w.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		before := w.sealings(s)
+		w.pass(s)
+		if w.sealings(s) == before {
+			return
+		}
+	}
+	w.t.Fatal("hours are sealed again and again")
+}
+
+func (w *world) sealings(s *Sealer) float64 {
+	return testutil.ToFloat64(s.sealed.WithLabelValues("first")) + testutil.ToFloat64(s.sealed.WithLabelValues("again"))
+}
+
+func TestSealingRepairsWhatWasTamperedWith(t *testing.T) {
+	w := newWorld(t)
+	w.load(0, yesterday, 24*time.Hour, ints(0, 4000)...)
+	w.load(1, yesterday, 24*time.Hour, ints(4000, 8000)...)
+	bucket := fmt.Sprintf("toDateTime(%d, 'UTC')", yesterday.Add(5*time.Hour).Unix())
+	for _, tamper := range []string{
+		"ALTER TABLE traffic_1m DELETE WHERE toHour(bucket) = 3 AND partition = 1 SETTINGS mutations_sync = 2",
+		"ALTER TABLE traffic_1h DELETE WHERE toHour(bucket) IN (4, 9) AND status = 404 SETTINGS mutations_sync = 2",
+		"ALTER TABLE traffic_1d DELETE WHERE operation = 'op2' SETTINGS mutations_sync = 2",
+		"ALTER TABLE usage_15m DELETE WHERE toHour(bucket) = 7 AND toMinute(bucket) = 15 SETTINGS mutations_sync = 2",
+		// Not the number of calls, only where they stand, or what they carry.
+		"INSERT INTO usage_15m (bucket, account, source, partition, measures) SELECT " + bucket + ", 'acme1', 'als', 0, map('tokens', toDecimal128('0.000000001', 9))",
+		"INSERT INTO traffic_1h (bucket, source, operation, partition, calls) VALUES (" + bucket + ", 'als', 'op1', 0, 5), (" + bucket + ", 'als', 'op2', 0, -5)",
+		"INSERT INTO traffic_1d (bucket, source, operation, partition, total_histogram) SELECT toStartOfDay(" + bucket + "), 'als', 'op1', 0, map(300, 1)",
+		// A partition of the log that there is not.
+		"INSERT INTO traffic_1m (bucket, source, operation, partition, calls) VALUES (" + bucket + ", 'als', 'op1', 7, 5)",
+	} {
+		w.exec(tamper)
+	}
+	s := w.sealer(time.Now())
+	w.pass(s)
+	w.agree()
+	hours := w.sealed()
+	if len(hours) != 48 {
+		t.Errorf("%d records, want two sources times 24 hours", len(hours))
+	}
+	for key, h := range hours {
+		if !h.Whole() || !h.Repaired {
+			t.Errorf("%s: %+v", key, h) // the day was repaired, and with it every hour
+		}
+	}
+	for _, u := range load.Rollups() {
+		if testutil.ToFloat64(s.repairs.WithLabelValues(u.Table())) == 0 {
+			t.Errorf("no repair of %s was counted", u.Table())
+		}
+	}
+	w.settled(s)
+	if n := testutil.ToFloat64(s.unsealed); n != 0 {
+		t.Errorf("%v hours are open", n)
+	}
+}
+
+func TestALateCallOpensItsHourAgain(t *testing.T) {
+	w := newWorld(t)
+	ten := yesterday.Add(10 * time.Hour)
+	w.load(0, ten, 2*time.Hour, ints(0, 2000)...)
+	s := w.sealer(time.Now())
+	w.settled(s)
+	versions := func() int64 { return w.number("SELECT uniqExact(version) FROM reconciliation WHERE toHour(hour) = 11") }
+	eleven := versions()
+	w.load(1, ten, time.Hour, 5000, 5001, 5002)
+	w.load(1, ten, time.Hour, 5001) // and a late copy
+	w.settled(s)
+	hours := w.sealed()
+	if h := hours["10 als"]; h.Stored != 501 || h.Received != 501 || h.RolledUp != 501 {
+		// 5000 and 5002 come on top of every second of the first thousand.
+		if h.Stored != 502 || h.Received != 502 || h.RolledUp != 502 {
+			t.Errorf("als: %+v", h)
+		}
+	}
+	if h := hours["10 events"]; h.Stored != 501 || h.Deduplicated != 1 || h.Received != 502 {
+		t.Errorf("events: %+v", h)
+	}
+	if n := versions(); n != eleven {
+		t.Errorf("the hour after was sealed again: %d versions, then %d", eleven, n)
+	}
+	if testutil.ToFloat64(s.sealed.WithLabelValues("again")) == 0 {
+		t.Error("no second sealing was counted")
+	}
+	w.agree()
+}
+
+func TestRebuildAfterTruncate(t *testing.T) {
+	w := newWorld(t)
+	w.load(0, yesterday, 30*time.Hour, ints(0, 4000)...)
+	w.load(1, yesterday, 30*time.Hour, ints(4000, 8000)...)
+	all := Range{From: yesterday, To: yesterday.Add(48 * time.Hour)}
+	for _, table := range []string{"traffic_1m", "traffic_1h", "traffic_1d", "usage_15m"} {
+		w.exec("TRUNCATE TABLE " + table)
+		dry := all
+		dry.DryRun = true
+		steps := 0
+		would, err := Rebuild(t.Context(), w.db, dry, func(done, total int, _ Change) {
+			if steps++; done != steps || done > total {
+				t.Errorf("step %d of %d comes after %d", done, total, steps)
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := w.number("SELECT count() FROM " + table); n != 0 {
+			t.Errorf("a dry run wrote %d rows", n)
+		}
+		var calls int64
+		for _, c := range would {
+			if c.Table != table {
+				t.Errorf("a dry run finds fault with %s", c.Table)
+			}
+			calls += c.Calls
+		}
+		if calls != 8000 {
+			t.Errorf("%s lacks %d calls by the dry run, want 8000", table, calls)
+		}
+		if _, err := Rebuild(t.Context(), w.db, all, nil); err != nil {
+			t.Fatal(err)
+		}
+		w.agree()
+	}
+	for _, table := range []string{"traffic_1m", "traffic_1h", "traffic_1d", "usage_15m"} {
+		w.exec("TRUNCATE TABLE " + table)
+	}
+	if _, err := Rebuild(t.Context(), w.db, all, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.agree()
+	again, err := Rebuild(t.Context(), w.db, all, nil)
+	if err != nil || len(again) != 0 {
+		t.Errorf("a second rebuild changes %+v, %v", again, err)
+	}
+	// One table by name takes along what it feeds.
+	w.exec("TRUNCATE TABLE traffic_1m")
+	if _, err := Rebuild(t.Context(), w.db, Range{From: all.From, To: all.To, Tables: []string{"traffic_1m"}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.agree()
+}
+
+// Rebuilds, sealers and loads of the same hours at the same time leave rollups
+// equal to raw.
+func TestRebuildBesideRunningLoads(t *testing.T) {
+	w := newWorld(t)
+	hour := yesterday.Add(8 * time.Hour)
+	w.load(0, hour, time.Hour, ints(0, 1000)...)
+	w.exec("TRUNCATE TABLE traffic_1m")
+	w.exec("TRUNCATE TABLE usage_15m")
+	var wait sync.WaitGroup
+	loaded := make(chan struct{})
+	wait.Go(func() {
+		defer close(loaded)
+		for i := range 40 {
+			if err := w.tryLoad(0, hour, time.Hour, ints(1000+i*100, 1100+i*100)...); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for range 2 {
+		wait.Go(func() {
+			for rounds := 0; ; rounds++ {
+				select {
+				case <-loaded:
+					if rounds > 0 {
+						return
+					}
+				default:
+				}
+				if _, err := Rebuild(t.Context(), w.db, Range{From: hour, To: hour.Add(time.Hour)}, nil); err != nil &&
+					!strings.Contains(err.Error(), "still differs") { // the loads outrun it
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wait.Wait()
+	w.agree()
+	if n := w.number("SELECT sum(calls) FROM traffic_1d"); n != 5000 {
+		t.Errorf("%d calls, want 5000", n)
+	}
+}
+
+func TestRebuildRefusesWhatItWouldDestroy(t *testing.T) {
+	w := newWorld(t)
+	for name, r := range map[string]Range{
+		"before raw's retention": {From: yesterday.Add(-40 * 24 * time.Hour), To: yesterday},
+		"empty":                  {From: yesterday, To: yesterday},
+		"no such rollup":         {From: yesterday, To: yesterday.Add(time.Hour), Tables: []string{"calls"}},
+	} {
+		if _, err := Rebuild(t.Context(), w.db, r, nil); err == nil {
+			t.Errorf("%s is not refused", name)
+		}
+	}
+	horizon, err := load.Horizon(t.Context(), w.db)
+	if want := yesterday.Add(24 * time.Hour).Add(-34 * 24 * time.Hour); err != nil || !horizon.Equal(want) {
+		t.Errorf("raw is whole since %s, want %s (%v)", horizon, want, err)
+	}
+}
+
+func TestPlanOrdersTheSteps(t *testing.T) {
+	tables, err := fed([]string{"traffic_1h", "usage_15m"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, s := range plan(tables, yesterday.Add(22*time.Hour+time.Minute), yesterday.Add(24*time.Hour+time.Minute)) {
+		got = append(got, s.rollup.Table()+s.from.Format(" 02T15")+s.to.Format("-02T15"))
+	}
+	d, next, after := yesterday.Format("02"), yesterday.Add(24*time.Hour).Format("02"), yesterday.Add(48*time.Hour).Format("02")
+	want := []string{
+		"traffic_1h " + d + "T22-" + d + "T23", "usage_15m " + d + "T22-" + d + "T23",
+		"traffic_1h " + d + "T23-" + next + "T00", "usage_15m " + d + "T23-" + next + "T00",
+		"traffic_1d " + d + "T00-" + next + "T00",
+		"traffic_1h " + next + "T00-" + next + "T01", "usage_15m " + next + "T00-" + next + "T01",
+		"traffic_1d " + next + "T00-" + after + "T00",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

@@ -1,0 +1,530 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"github.com/tollway/tollway/pipelines/load"
+	"github.com/tollway/tollway/services/platform/clickhouse"
+	"github.com/tollway/tollway/sql"
+)
+
+var (
+	queryDiscards = sql.ClickHouseQuery("reconcile_discards")
+	queryParts    = sql.ClickHouseQuery("reconcile_parts")
+	queryTouched  = sql.ClickHouseQuery("reconcile_touched")
+	querySealed   = sql.ClickHouseQuery("reconcile_sealed")
+	queryRecord   = sql.ClickHouseQuery("reconcile_record")
+	queryClock    = sql.ClickHouseQuery("reconcile_clock")
+	queryNewest   = sql.ClickHouseQuery("reconcile_newest")
+)
+
+// Config of a Sealer.
+type Config struct {
+	// LateWindow is how long after its end an hour is sealed. Gateways hand
+	// calls over within seconds, but repeat what was refused, and a file that
+	// is tailed waits while its collector is away; two hours cover both without
+	// holding an invoice up. A call that comes later still opens its hour
+	// again.
+	LateWindow time.Duration `yaml:"late_window"`
+	// Every is the time between two passes.
+	Every time.Duration `yaml:"every"`
+	// Rescan is how far back before the newest sealed hour's sealing a process
+	// looks for changes when it starts.
+	Rescan time.Duration `yaml:"rescan"`
+	// QueryTime bounds one comparison.
+	QueryTime time.Duration `yaml:"query_time"`
+}
+
+// DefaultConfig is what is used where nothing is configured.
+func DefaultConfig() Config {
+	return Config{LateWindow: 2 * time.Hour, Every: time.Minute, Rescan: 24 * time.Hour, QueryTime: 10 * time.Minute}
+}
+
+// Validate names the field that is wrong.
+func (c Config) Validate() error {
+	var errs []error
+	for name, d := range map[string]time.Duration{"every": c.Every, "query_time": c.QueryTime} {
+		if d < time.Second {
+			errs = append(errs, fmt.Errorf("%s is %s, must be at least 1s", name, d))
+		}
+	}
+	if c.LateWindow < 0 || c.Rescan < 0 {
+		errs = append(errs, errors.New("late_window and rescan must not be negative"))
+	}
+	return errors.Join(errs...)
+}
+
+// Watermark tells up to which time everything that was received is stored, in
+// every partition.
+type Watermark interface {
+	Complete(ctx context.Context) (time.Time, error)
+}
+
+// Deps are what a Sealer needs from others.
+type Deps struct {
+	DB        *clickhouse.DB
+	Watermark Watermark
+	Metrics   prometheus.Registerer
+	Logger    zerolog.Logger
+}
+
+// Sealer seals hours: it holds rollups against raw, repairs them, and records
+// what became of everything that was received. Run it in as many processes as
+// you like.
+type Sealer struct {
+	cfg     Config
+	deps    Deps
+	read    reader
+	rollups map[string]load.Rollup
+
+	since time.Time              // changes up to here are known
+	open  map[time.Time]struct{} // hours with changes that are not sealed
+
+	sealed, differences, repairs *prometheus.CounterVec
+	unsealed, until              prometheus.Gauge
+}
+
+// New makes a sealer; Run runs it.
+func New(cfg Config, deps Deps) (*Sealer, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tollway_reconcile_" + name, Help: help}, labels)
+	}
+	s := &Sealer{
+		cfg: cfg, deps: deps, open: map[time.Time]struct{}{}, rollups: map[string]load.Rollup{},
+		read:        reader{deps.DB, queryOptions(cfg.QueryTime)},
+		sealed:      counter("hours_sealed_total", "Hours sealed, by whether for the first time.", "time"),
+		differences: counter("differences_total", "Keys in which a rollup differed from raw, by table.", "table"),
+		repairs:     counter("repairs_total", "Shares of rollups that were repaired, by table.", "table"),
+		unsealed:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "tollway_reconcile_unsealed_hours", Help: "Hours with calls that are not sealed, or changed since."}),
+		until:       prometheus.NewGauge(prometheus.GaugeOpts{Name: "tollway_reconcile_sealed_until_seconds", Help: "Hours that end up to here, in Unix time, can be sealed now."}),
+	}
+	for _, u := range load.Rollups() {
+		s.rollups[u.Table()] = u
+	}
+	deps.Metrics.MustRegister(s.sealed, s.differences, s.repairs, s.unsealed, s.until)
+	return s, nil
+}
+
+func queryOptions(limit time.Duration) []clickhouse.Option {
+	return []clickhouse.Option{clickhouse.WithLimits(clickhouse.Limits{Time: limit})}
+}
+
+// Run seals hours until ctx ends. A pass that ends with an error is repeated
+// at the next turn.
+func (s *Sealer) Run(ctx context.Context) error {
+	ticker := time.NewTicker(s.cfg.Every)
+	defer ticker.Stop()
+	for {
+		if err := s.Pass(ctx); err != nil && ctx.Err() == nil {
+			s.deps.Logger.Warn().Err(err).Msg("sealing is tried again")
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// Pass seals every hour that can be sealed and is not, or has changed since.
+func (s *Sealer) Pass(ctx context.Context) error {
+	complete, err := s.deps.Watermark.Complete(ctx)
+	if err != nil {
+		return fmt.Errorf("read the watermark: %w", err)
+	}
+	now, err := s.clock(ctx)
+	if err != nil {
+		return err
+	}
+	horizon, err := load.Horizon(ctx, s.deps.DB)
+	if err != nil {
+		return err
+	}
+	if err := s.find(ctx, now, horizon); err != nil {
+		return err
+	}
+	if complete.Before(now) {
+		now = complete
+	}
+	until := now.Add(-s.cfg.LateWindow).UTC().Truncate(time.Hour)
+	s.until.Set(float64(until.Unix()))
+	defer func() { s.unsealed.Set(float64(len(s.open))) }()
+	var errs []error
+	for day, hours := range byDay(s.open, until) {
+		if err := s.sealDay(ctx, day, hours, until); err != nil {
+			errs = append(errs, fmt.Errorf("seal hours of %s: %w", day.Format(time.DateOnly), err))
+			if ctx.Err() != nil {
+				break
+			}
+			continue
+		}
+		for _, hour := range hours {
+			delete(s.open, hour)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// byDay sorts the hours that end up to a time into days.
+func byDay(open map[time.Time]struct{}, until time.Time) map[time.Time][]time.Time {
+	out := map[time.Time][]time.Time{}
+	for _, hour := range slices.SortedFunc(maps.Keys(open), time.Time.Compare) {
+		if hour.Before(until) {
+			day := hour.Truncate(24 * time.Hour)
+			out[day] = append(out[day], hour)
+		}
+	}
+	return out
+}
+
+// clock is a time of the server such that whatever is not stored yet will be
+// stored_at a later one: an insert that runs now took its time when it began.
+func (s *Sealer) clock(ctx context.Context) (time.Time, error) {
+	var ms int64
+	err := s.deps.DB.QueryRow(ctx, queryClock, map[string]any{"writers": load.WriterPrefix(s.deps.DB)}).Scan(&ms)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read the server's clock: %w", err)
+	}
+	return time.UnixMilli(ms).UTC(), nil
+}
+
+// find adds the hours that changed since the last time to the open ones.
+func (s *Sealer) find(ctx context.Context, now, horizon time.Time) error {
+	since := s.since
+	if since.IsZero() {
+		var ms int64
+		if err := s.deps.DB.QueryRow(ctx, queryNewest, nil).Scan(&ms); err != nil {
+			return fmt.Errorf("read what was sealed last: %w", err)
+		}
+		if ms > 0 {
+			since = time.UnixMilli(ms).Add(-s.cfg.Rescan)
+		}
+	}
+	touched, err := s.touched(ctx, since)
+	if err != nil {
+		return err
+	}
+	if len(touched) == 0 {
+		s.since = now
+		return nil
+	}
+	hours := slices.SortedFunc(maps.Keys(touched), time.Time.Compare)
+	sealed, err := s.sealedAt(ctx, hours[0], hours[len(hours)-1].Add(time.Hour))
+	if err != nil {
+		return err
+	}
+	for _, hour := range hours {
+		if !hour.Before(horizon) && touched[hour].After(sealed[hour]) {
+			s.open[hour] = struct{}{}
+		}
+	}
+	s.since = now
+	return nil
+}
+
+// maxLists bounds how often the list of parts is read until none of them is
+// merged away meanwhile.
+const maxLists = 10
+
+// touched is the hours with rows that were stored after a time, and when the
+// last of them was.
+func (s *Sealer) touched(ctx context.Context, since time.Time) (map[time.Time]time.Time, error) {
+	parts, err := s.parts(ctx, since)
+	if err != nil {
+		return nil, err
+	}
+	for range maxLists {
+		out, err := s.hours(ctx, queryTouched, map[string]any{"parts": parts, "since": since.UnixMilli()})
+		if err != nil {
+			return nil, fmt.Errorf("find hours that changed: %w", err)
+		}
+		still, err := s.parts(ctx, since)
+		if err != nil {
+			return nil, err
+		}
+		// Parts that were merged away in between may not have been read.
+		if !slices.ContainsFunc(parts, func(p string) bool { _, found := slices.BinarySearch(still, p); return !found }) {
+			return out, nil
+		}
+		parts = still
+	}
+	return nil, errors.New("find hours that changed: merges are faster than the search")
+}
+
+func (s *Sealer) parts(ctx context.Context, since time.Time) ([]string, error) {
+	rows, err := s.deps.DB.Query(ctx, queryParts, map[string]any{"since": max(since.Unix()-1, 0)})
+	if err != nil {
+		return nil, fmt.Errorf("list parts: %w", err)
+	}
+	defer rows.Close()
+	out := []string{}
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, fmt.Errorf("list parts: %w", err)
+		}
+		out = append(out, name)
+	}
+	return out, rows.Err()
+}
+
+func (s *Sealer) sealedAt(ctx context.Context, from, to time.Time) (map[time.Time]time.Time, error) {
+	out, err := s.hours(ctx, querySealed, map[string]any{"from": from.Unix(), "to": to.Unix()})
+	if err != nil {
+		return nil, fmt.Errorf("read sealed hours: %w", err)
+	}
+	return out, nil
+}
+
+func (s *Sealer) hours(ctx context.Context, query string, params map[string]any) (map[time.Time]time.Time, error) {
+	rows, err := s.deps.DB.Query(ctx, query, params, s.read.options...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := map[time.Time]time.Time{}
+	for rows.Next() {
+		var hour, at time.Time
+		if err := rows.Scan(&hour, &at); err != nil {
+			return nil, err
+		}
+		out[hour.UTC()] = at
+	}
+	return out, rows.Err()
+}
+
+// Hour is what is recorded of an hour and a source.
+type Hour struct {
+	Hour         time.Time `json:"hour"`
+	Source       string    `json:"source"`
+	Received     uint64    `json:"received"`
+	Deduplicated uint64    `json:"deduplicated"`
+	Quarantined  uint64    `json:"quarantined"`
+	Stored       uint64    `json:"stored"`
+	RolledUp     uint64    `json:"rolled_up"`
+	Repaired     bool      `json:"repaired"`
+	SealedAt     time.Time `json:"sealed_at"`
+}
+
+// sealDay seals hours of one day, and holds the day's rollup against the hours
+// when the whole day can be sealed.
+func (s *Sealer) sealDay(ctx context.Context, day time.Time, hours []time.Time, until time.Time) error {
+	now, err := s.clock(ctx)
+	if err != nil {
+		return err
+	}
+	earlier, err := s.sealedAt(ctx, day, day.Add(24*time.Hour))
+	if err != nil {
+		return err
+	}
+	var records [][]Hour
+	for _, hour := range hours {
+		record, err := s.settle(ctx, hour)
+		if err != nil {
+			return err
+		}
+		records = append(records, record)
+	}
+	dayRepaired := false
+	if !day.Add(24 * time.Hour).After(until) {
+		if dayRepaired, err = s.settleDay(ctx, day); err != nil {
+			return err
+		}
+	}
+	for i, record := range records {
+		for j := range record {
+			record[j].Repaired = record[j].Repaired || dayRepaired
+		}
+		if err := s.record(ctx, hours[i], record, now); err != nil {
+			return err
+		}
+		kind := "first"
+		if _, again := earlier[hours[i]]; again {
+			kind = "again"
+		}
+		s.sealed.WithLabelValues(kind).Inc()
+	}
+	return nil
+}
+
+// maxRounds bounds how often an hour is read until nothing comes in between.
+const maxRounds = 5
+
+// settle makes the rollups of an hour equal to raw and counts it.
+func (s *Sealer) settle(ctx context.Context, hour time.Time) ([]Hour, error) {
+	repaired := false
+	for range maxRounds {
+		raw, got, err := s.round(ctx, hour)
+		if err != nil {
+			return nil, err
+		}
+		equal := true
+		for _, c := range got {
+			equal, repaired = equal && c.equal, repaired || c.repaired
+		}
+		if equal {
+			return s.count(ctx, hour, repaired, raw, got)
+		}
+	}
+	return nil, fmt.Errorf("%s does not come to rest", hour.Format(time.RFC3339))
+}
+
+// round holds each rollup of an hour against raw once, the finer ones first.
+func (s *Sealer) round(ctx context.Context, hour time.Time) (raw tallies, got []comparison, err error) {
+	raw, usage, err := s.read.raw(ctx, hour)
+	if err != nil {
+		return nil, nil, err
+	}
+	hold := func(table string, want tallies, read func() (tallies, error)) error {
+		c, err := s.compare(ctx, table, want, hour, time.Hour, read)
+		got = append(got, c)
+		return err
+	}
+	err = hold("traffic_1m", raw, func() (tallies, error) {
+		return s.read.traffic(ctx, "traffic_1m", time.Minute, hour, time.Hour)
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	// Minutes are few: the hour is held against them, not against raw again.
+	minutes, err := s.read.traffic(ctx, "traffic_1m", time.Hour, hour, time.Hour)
+	if err != nil {
+		return nil, nil, err
+	}
+	err = hold("traffic_1h", minutes, func() (tallies, error) {
+		return s.read.traffic(ctx, "traffic_1h", time.Hour, hour, time.Hour)
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	err = hold("usage_15m", usage, func() (tallies, error) { return s.read.usage(ctx, hour) })
+	return raw, got, err
+}
+
+// settleDay makes the rollup of a day equal to its hours, and so to raw.
+func (s *Sealer) settleDay(ctx context.Context, day time.Time) (repaired bool, err error) {
+	for range maxRounds {
+		hours, err := s.read.traffic(ctx, "traffic_1h", 24*time.Hour, day, 24*time.Hour)
+		if err != nil {
+			return false, err
+		}
+		c, err := s.compare(ctx, "traffic_1d", hours, day, 24*time.Hour, func() (tallies, error) {
+			return s.read.traffic(ctx, "traffic_1d", 24*time.Hour, day, 24*time.Hour)
+		})
+		repaired = repaired || c.repaired
+		if err != nil || c.equal {
+			return repaired, err
+		}
+	}
+	return false, fmt.Errorf("traffic_1d does not come to rest on %s", day.Format(time.DateOnly))
+}
+
+// comparison is what came of holding a rollup against what it should say.
+type comparison struct {
+	got             tallies
+	equal, repaired bool
+}
+
+// compare holds what a rollup says against what it should, and repairs the
+// partitions in which it says something else.
+func (s *Sealer) compare(ctx context.Context, table string, want tallies, from time.Time, length time.Duration, read func() (tallies, error)) (c comparison, err error) {
+	if c.got, err = read(); err != nil {
+		return c, err
+	}
+	partitions := c.got.differing(want)
+	c.equal = len(partitions) == 0
+	u := s.rollups[table]
+	for _, partition := range partitions {
+		d, err := makeEqual(ctx, s.deps.DB, u, partition, u.Buckets(from, from.Add(length)), s.read.options)
+		if err != nil {
+			return c, err
+		}
+		if d.Keys == 0 {
+			continue // an insert came between the two readings
+		}
+		c.repaired = true
+		s.differences.WithLabelValues(table).Add(float64(d.Keys))
+		s.repairs.WithLabelValues(table).Inc()
+		s.deps.Logger.Warn().Str("table", table).Time("from", from).Uint16("partition", partition).
+			Uint64("keys", d.Keys).Int64("calls", d.Calls).Msg("a rollup differed from raw and was repaired")
+	}
+	return c, nil
+}
+
+// count puts together what is recorded of an hour. What raw and the discards
+// have, by distinct places in the log, is what was received.
+func (s *Sealer) count(ctx context.Context, hour time.Time, repaired bool, raw tallies, rollups []comparison) ([]Hour, error) {
+	bySource := map[string]*Hour{}
+	of := func(source string) *Hour {
+		if bySource[source] == nil {
+			bySource[source] = &Hour{Hour: hour, Source: source, Repaired: repaired}
+		}
+		return bySource[source]
+	}
+	for source, n := range raw.bySource() {
+		h := of(source)
+		h.Stored, h.RolledUp = n, n
+	}
+	for _, r := range rollups {
+		sums := r.got.bySource()
+		for source, h := range bySource {
+			h.RolledUp = min(h.RolledUp, sums[source])
+		}
+	}
+	rows, err := s.deps.DB.Query(ctx, queryDiscards, map[string]any{"from": hour, "to": hour.Add(time.Hour)}, s.read.options...)
+	if err != nil {
+		return nil, fmt.Errorf("count discards: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var source string
+		var deduplicated, quarantined uint64
+		if err := rows.Scan(&source, &deduplicated, &quarantined); err != nil {
+			return nil, fmt.Errorf("count discards: %w", err)
+		}
+		h := of(source)
+		h.Deduplicated, h.Quarantined = deduplicated, quarantined
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("count discards: %w", err)
+	}
+	var out []Hour
+	for _, source := range slices.Sorted(maps.Keys(bySource)) {
+		h := bySource[source]
+		h.Received = h.Stored + h.Deduplicated + h.Quarantined
+		out = append(out, *h)
+	}
+	return out, nil
+}
+
+func (s *Sealer) record(ctx context.Context, hour time.Time, record []Hour, at time.Time) error {
+	if len(record) == 0 {
+		return nil
+	}
+	var sources []string
+	var received, deduplicated, quarantined, stored, rolledUp []uint64
+	for _, h := range record {
+		sources = append(sources, h.Source)
+		received, deduplicated = append(received, h.Received), append(deduplicated, h.Deduplicated)
+		quarantined, stored, rolledUp = append(quarantined, h.Quarantined), append(stored, h.Stored), append(rolledUp, h.RolledUp)
+	}
+	err := s.deps.DB.Exec(ctx, queryRecord, map[string]any{
+		"hour": hour, "sources": sources, "received": received, "deduplicated": deduplicated, "quarantined": quarantined,
+		"stored": stored, "rolled_up": rolledUp, "repaired": record[0].Repaired, "sealed_at": at.UnixMilli(), "version": uint64(at.UnixMicro()),
+	}, clickhouse.WithSettings(map[string]any{"async_insert": 0}))
+	if err != nil {
+		return fmt.Errorf("record %s: %w", hour.Format(time.RFC3339), err)
+	}
+	return nil
+}
