@@ -199,7 +199,7 @@ func (p *Partition) insertDiscards(ctx context.Context, r Range, dropped []disca
 	if err := w.Close(); err != nil {
 		return err
 	}
-	settings := p.insertSettings(r, r.token("discards"))
+	settings := p.insertSettings(r, r.token("discards"), len(dropped))
 	delete(settings, "query_id")
 	return p.retry(ctx, "insert discards", func(ctx context.Context) error {
 		if err := valid(); err != nil {

@@ -244,7 +244,7 @@ func (p *Partition) insert(ctx context.Context, r Range, b *call.Batch, token st
 		return fmt.Errorf("encode rows %d to %d of partition %d: %w", r.From, r.To, r.Partition, err)
 	}
 	p.block = block
-	settings := p.insertSettings(r, token)
+	settings := p.insertSettings(r, token, b.Rows())
 	unknown := false
 	err = p.retry(ctx, "insert calls", func(ctx context.Context) error {
 		if unknown {
@@ -275,18 +275,20 @@ func (p *Partition) insert(ctx context.Context, r Range, b *call.Batch, token st
 	return nil
 }
 
-func (p *Partition) insertSettings(r Range, token string) map[string]any {
+func (p *Partition) insertSettings(r Range, token string, rows int) map[string]any {
 	settings := map[string]any{
 		"async_insert":               0,
 		"insert_deduplicate":         1,
 		"deduplicate_insert":         "enable",
 		"insert_deduplication_token": token,
 		"deduplicate_blocks_in_dependent_materialized_views": 1,
-		"max_insert_block_size":                              1 << 22,
-		"min_insert_block_size_rows":                         0,
-		"min_insert_block_size_bytes":                        0,
-		"max_partitions_per_insert_block":                    1000,
-		"query_id":                                           writerID(p.db, uint16(r.Partition)),
+		// One block for calls, and one for each view. The engine reserves memory
+		// for a whole block, so the bound is as low as it can be.
+		"max_insert_block_size":           max(rows, 1<<16),
+		"min_insert_block_size_rows":      1 << 20,
+		"min_insert_block_size_bytes":     1 << 30,
+		"max_partitions_per_insert_block": 1000,
+		"query_id":                        writerID(p.db, uint16(r.Partition)),
 	}
 	if seam.Broken("token") {
 		delete(settings, "insert_deduplication_token")

@@ -325,9 +325,8 @@ func BenchmarkLoadAgainstInsertSelect(b *testing.B) {
 		}
 		load += time.Since(start)
 		start = time.Now()
-		err := db.Exec(b.Context(), fmt.Sprintf("INSERT INTO calls SELECT * REPLACE (2 AS partition) FROM calls WHERE offset >= %d AND offset < %d AND partition = 1 SETTINGS async_insert = 0, max_insert_threads = 1", at, at+100), nil)
+		err := db.Exec(b.Context(), fmt.Sprintf("INSERT INTO calls SELECT * REPLACE (2 AS partition) FROM calls AS c WHERE c.offset >= %d AND c.offset < %d AND c.partition = 1 SETTINGS async_insert = 0, max_insert_threads = 1, optimize_on_insert = 0", at, at+100), nil)
 		if err != nil {
-			// The column order differs with a replaced column; name them.
 			b.Fatal(err)
 		}
 		reference += time.Since(start)

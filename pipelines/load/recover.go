@@ -101,7 +101,7 @@ func (p *Partition) insertOnce(ctx context.Context, r Range, b *call.Batch, toke
 			refused = true
 			return err
 		}
-		return p.db.InsertArrow(ctx, "calls", insertColumns, p.insertSettings(r, token), strings.NewReader(call.Alias(block)))
+		return p.db.InsertArrow(ctx, "calls", insertColumns, p.insertSettings(r, token, b.Rows()), strings.NewReader(call.Alias(block)))
 	})
 	if err == nil || refused {
 		return err
