@@ -232,8 +232,9 @@ func (s *stage) start(name string, variables []string, args ...string) *proc.Ser
 	s.t.Cleanup(func() {
 		if s.t.Failed() {
 			s.t.Logf("the end of the log of %s:\n%s", name, p.Tail(3000))
-			if dir := os.Getenv("TOLLWAY_FAULT_LOGS"); dir != "" {
-				_ = os.WriteFile(filepath.Join(dir, strings.ReplaceAll(s.t.Name(), "/", "_")+"_"+name+".log"), []byte(p.Tail(1<<24)), 0o600)
+			// Kept with `go test -artifacts`.
+			if err := os.WriteFile(filepath.Join(s.t.ArtifactDir(), name+".log"), []byte(p.Tail(1<<24)), 0o600); err != nil {
+				s.t.Log(err)
 			}
 		}
 		if p.Running() {
