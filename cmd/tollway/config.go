@@ -12,6 +12,7 @@ import (
 
 	"github.com/tollway/tollway/pipelines/delivery"
 	"github.com/tollway/tollway/pipelines/load"
+	"github.com/tollway/tollway/pipelines/reconcile"
 	"github.com/tollway/tollway/services/collector"
 	"github.com/tollway/tollway/services/collector/als"
 	"github.com/tollway/tollway/services/collector/otlp"
@@ -37,6 +38,7 @@ type Config struct {
 	Served     served.Config    `yaml:"served"`
 	Delivery   delivery.Config  `yaml:"delivery"`
 	Load       load.Config      `yaml:"load"`
+	Reconcile  reconcile.Config `yaml:"reconcile"`
 	Reports    reports.Config   `yaml:"reports"`
 	Embedded   Embedded         `yaml:"embedded"`
 }
@@ -143,6 +145,7 @@ func defaultConfig() Config {
 		Served:     served.DefaultConfig(),
 		Delivery:   delivery.DefaultConfig(),
 		Load:       load.DefaultConfig(),
+		Reconcile:  reconcile.DefaultConfig(),
 		Reports:    reports.DefaultConfig(),
 		Embedded:   Embedded{Engine: embedded.DefaultEngineConfig(), Log: embedded.DefaultLogConfig()},
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/tollway/tollway/pipelines/delivery"
 	"github.com/tollway/tollway/pipelines/load"
+	"github.com/tollway/tollway/pipelines/reconcile"
 	"github.com/tollway/tollway/schemas/proto/tollway/events/v1"
 	"github.com/tollway/tollway/schemas/proto/tollway/reports/v1"
 	"github.com/tollway/tollway/services/collector"
@@ -238,19 +239,45 @@ func (p *process) addPipelines(ctx context.Context) error {
 	p.consumer = delivery.New(p.cfg.Delivery, p.kafka, p.producer,
 		func(partition int32) delivery.Store { return loader.Open(partition) }, p.registry, p.log)
 	p.add("pipelines", p.consumer.Run)
+	sealer, err := reconcile.New(p.cfg.Reconcile, reconcile.Deps{
+		DB: db, Watermark: delivery.NewWatermark(p.kafka, p.cfg.Delivery), Metrics: p.registry, Logger: p.log,
+	})
+	if err != nil {
+		return err
+	}
+	p.add("sealer", sealer.Run)
+	statistics, err := reconcile.NewServedRunner(reconcile.DefaultServedConfig(), reconcile.ServedDeps{
+		Client: p.kafka, DB: db, Metrics: p.registry, Logger: p.log,
+	})
+	if err != nil {
+		return err
+	}
+	p.add("served", statistics.Run)
 	p.admin.AddCheck("pipelines", p.consumer.Ready)
 	return nil
 }
 
-// watermark says up to when everything is stored, as far as this process
-// knows: only one that runs the pipelines does.
-type watermark struct{ consumer *delivery.Consumer }
+// watermark says up to when everything is stored. It asks the log at most once
+// a second.
+type watermark struct {
+	log   *delivery.Watermark
+	mu    sync.Mutex
+	asked time.Time
+	last  time.Time
+}
 
-func (w watermark) Watermark(ctx context.Context) (time.Time, error) {
-	if w.consumer == nil {
-		return time.Time{}, nil
+func (w *watermark) Watermark(ctx context.Context) (time.Time, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if time.Since(w.asked) < time.Second {
+		return w.last, nil
 	}
-	return w.consumer.Complete(ctx)
+	asked := time.Now()
+	at, err := w.log.Complete(ctx)
+	if err == nil {
+		w.asked, w.last = asked, at
+	}
+	return at, err
 }
 
 // addReports answers queries.
@@ -260,7 +287,7 @@ func (p *process) addReports(ctx context.Context) error {
 		return err
 	}
 	p.onClose(func() { _ = db.Close() })
-	mark := watermark{p.consumer}
+	mark := &watermark{log: delivery.NewWatermark(p.kafka, p.cfg.Delivery)}
 	report, err := reports.New(p.cfg.Reports, reports.Deps{
 		Store: reports.ClickHouse(db), Watermark: mark, Caller: reports.Authenticated, Log: p.log, Registerer: p.registry,
 	})

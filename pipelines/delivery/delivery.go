@@ -171,17 +171,3 @@ func (c *Consumer) Ready(context.Context) error {
 	}
 	return errors.Join(errs...)
 }
-
-// Complete is the append time up to which everything in the owned partitions
-// is stored, or now when there is no lag.
-func (c *Consumer) Complete(context.Context) (time.Time, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	out := time.Now()
-	for _, p := range c.owned {
-		if at := p.complete(); at.Before(out) {
-			out = at
-		}
-	}
-	return out, nil
-}

@@ -341,6 +341,36 @@ func TestALogThatIsShorterThanWhatIsCommittedStopsThePartition(t *testing.T) {
 	}
 }
 
+func TestTheWatermarkIsTheFirstMessageThatIsNotStored(t *testing.T) {
+	b, s := newBench(t), newShelf()
+	w := NewWatermark(b.client, b.cfg)
+	complete := func() time.Time {
+		at, err := w.Complete(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	before := time.Now()
+	if at := complete(); at.Before(before) {
+		t.Errorf("an empty log is complete until %s", at)
+	}
+	b.produce(6)
+	between := time.Now()
+	time.Sleep(2 * time.Millisecond) // messages have a time in ms
+	b.produce(6)
+	if at := complete(); at.After(between) || at.Before(before.Add(-time.Second)) {
+		t.Errorf("complete until %s, the first message came before %s", at, between)
+	}
+	_, stop := b.start(s)
+	eventually(t, "the watermark", func() bool { return complete().After(between.Add(2 * time.Millisecond)) })
+	stop()
+	after := time.Now()
+	if at := complete(); at.Before(after) || s.count() != 120 {
+		t.Errorf("complete until %s with %d calls stored", at, s.count())
+	}
+}
+
 func TestMembersShareThePartitions(t *testing.T) {
 	b, s := newBench(t), newShelf()
 	_, stopFirst := b.start(s)

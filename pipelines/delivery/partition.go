@@ -31,7 +31,6 @@ type partition struct {
 	low      int64     // everything below is stored
 	high     int64     // the end of the log
 	lag      int64     // messages beyond what is stored
-	oldest   time.Time // when the oldest range that is not stored was begun
 }
 
 // run owns the partition until gctx ends. An error that another attempt may

@@ -18,9 +18,6 @@ func (p *partition) observe(res kafkaio.FetchResult) {
 	defer p.mu.Unlock()
 	p.high = res.HighWatermark
 	p.showLag()
-	if len(res.Messages) > 0 && p.oldest.IsZero() {
-		p.oldest = time.Now()
-	}
 	if p.lag == 0 {
 		p.progress = time.Now()
 	}
@@ -30,7 +27,7 @@ func (p *partition) observe(res kafkaio.FetchResult) {
 func (p *partition) stored(offset int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.progress, p.oldest = time.Now(), time.Time{}
+	p.progress = time.Now()
 	p.low = offset
 	p.showLag()
 	p.metrics.offset.WithLabelValues(p.label()).Set(float64(offset))
@@ -58,20 +55,6 @@ func (p *partition) ready(now time.Time) error {
 		return fmt.Errorf("partition %d has %d messages to go and has made no progress for %s", p.number, p.lag, now.Sub(p.progress).Round(time.Second))
 	}
 	return nil
-}
-
-// complete is when the oldest message that is not stored was taken from the
-// log, less the time it may have waited there.
-func (p *partition) complete() time.Time {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.lag == 0 && p.oldest.IsZero() {
-		return time.Now()
-	}
-	if p.oldest.IsZero() {
-		return p.progress
-	}
-	return p.oldest
 }
 
 type metrics struct {
