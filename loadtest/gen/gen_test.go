@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +12,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	"google.golang.org/protobuf/proto"
 )
 
 func TestIdentity(t *testing.T) {
@@ -139,5 +143,53 @@ func TestLoadRepeatsWhatFails(t *testing.T) {
 	}
 	if len(took) != len(n.acked) || len(n.attempted) != len(n.acked) || sent.Failures == 0 || int(sent.Acked) != len(n.acked) {
 		t.Fatalf("took %d, acknowledged %d, attempted %d, %+v", len(took), len(n.acked), len(n.attempted), sent)
+	}
+}
+
+// Entries that were changed in place are read by the general decoder.
+func TestMessageIsAccessLog(t *testing.T) {
+	m, err := ALS{Node: "n", Entries: 50, Seed: 1}.message(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Unix(1_770_000_000, 42_000)
+	m.change(at, 0xabc0)
+	var got alsv3.StreamAccessLogsMessage
+	if err := proto.Unmarshal(append(m.bytes, m.identifier...), &got); err != nil {
+		t.Fatal(err)
+	}
+	entries := got.GetHttpLogs().GetLogEntry()
+	if len(entries) != 50 || got.GetIdentifier().GetNode().GetId() != "n-3" {
+		t.Fatalf("%d entries of %v", len(entries), got.GetIdentifier())
+	}
+	for i, e := range entries {
+		c := e.GetCommonProperties()
+		if want := fmt.Sprintf("%016x", 0xabc0+i); c.GetStreamId() != want || !c.GetStartTime().AsTime().Equal(at) {
+			t.Fatalf("entry %d is %s at %s, want %s", i, c.GetStreamId(), c.GetStartTime().AsTime(), want)
+		}
+	}
+}
+
+func TestBodiesAreBatches(t *testing.T) {
+	b := NewBodies("p", 1000, 1)
+	seen := map[string]bool{}
+	for range 2 {
+		var got []struct{ ID, Time string }
+		body := b.Next(time.UnixMicro(1_700_000_000_000_001))
+		if err := json.Unmarshal(body, &got); err != nil {
+			t.Fatal(err)
+		}
+		if size := len(body) / 1000; size < 200 || size > 240 {
+			t.Errorf("%d bytes an event", size)
+		}
+		for _, e := range got {
+			seen[e.ID] = true
+			if e.Time != "2023-11-14T22:13:20.000001Z" {
+				t.Fatalf("time %s", e.Time)
+			}
+		}
+	}
+	if len(seen) != 2000 {
+		t.Fatalf("%d ids of 2000 events", len(seen))
 	}
 }
