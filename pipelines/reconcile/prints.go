@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/tollway/tollway/pipelines/load"
 	"github.com/tollway/tollway/services/platform/clickhouse"
 	"github.com/tollway/tollway/sql"
 )
@@ -120,35 +119,4 @@ func (r reader) rollup(ctx context.Context, query, table string, params map[stri
 		return nil, fmt.Errorf("sum %s: %w", table, err)
 	}
 	return out, nil
-}
-
-// maxRepairs bounds how often one share is repaired before somebody has to
-// look: a repair that succeeds leaves nothing to do.
-const maxRepairs = 10
-
-// makeEqual repairs a partition's share of buckets until it equals raw, and
-// returns what the difference was at first.
-func makeEqual(ctx context.Context, db *clickhouse.DB, u load.Rollup, partition uint16, buckets []time.Time, opts []clickhouse.Option) (load.Difference, error) {
-	var first load.Difference
-	for n := range maxRepairs {
-		d, err := u.Differences(ctx, db, partition, buckets, opts...)
-		if err != nil {
-			return first, err
-		}
-		if n == 0 {
-			first = d
-		}
-		if d.Keys == 0 {
-			return first, nil
-		}
-		// An insert whose outcome is unknown is found out by comparing again; an
-		// error that stays ends the loop.
-		if err := u.Repair(ctx, db, partition, buckets, opts...); err != nil && !clickhouse.IsUnknownOutcome(err) {
-			return first, err
-		}
-		if ctx.Err() != nil {
-			return first, ctx.Err()
-		}
-	}
-	return first, fmt.Errorf("%s still differs from raw in partition %d after %d repairs", u.Table(), partition, maxRepairs)
 }

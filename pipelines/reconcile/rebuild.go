@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,18 +12,17 @@ import (
 	"github.com/tollway/tollway/sql"
 )
 
-var queryPartitions = sql.ClickHouseQuery("rebuild_partitions")
+var queryHoursOf = sql.ClickHouseQuery("rebuild_hours")
 
 // Range is what Rebuild works on.
 type Range struct {
 	// From and To are widened to whole hours, and to whole days for the rollup
 	// by day. What begins before raw's retention is refused.
 	From, To time.Time
-	// Tables are the rollups to rebuild, all by default. Those that they feed
-	// are always rebuilt with them.
+	// Tables are the rollups to rebuild, all by default. Those of traffic feed
+	// each other and are rebuilt together.
 	Tables []string
-	// DryRun compares and changes nothing. A coarser rollup is then shown as it
-	// is now, not as the repair of a finer one would leave it.
+	// DryRun compares and changes nothing.
 	DryRun bool
 	// QueryTime bounds one statement; 0 means an hour.
 	QueryTime time.Duration
@@ -40,14 +38,15 @@ type Change struct {
 	Calls int64  `json:"calls"`
 }
 
-// Progress is told of each stretch that is done, also when nothing differed.
-type Progress func(done, total int, c Change)
+// Progress is told of each hour that is done, and what was found in it and, at
+// its last hour, in the day.
+type Progress func(done, total int, changes []Change)
 
 // Rebuild makes rollups equal to raw over a range of time, beside whatever else
 // runs, and returns where they differed. After an error, run it again: what is
 // done already is found equal.
 func Rebuild(ctx context.Context, db *clickhouse.DB, r Range, progress Progress) ([]Change, error) {
-	tables, err := fed(r.Tables)
+	traffic, usage, err := chosen(r.Tables)
 	if err != nil {
 		return nil, err
 	}
@@ -64,122 +63,99 @@ func Rebuild(ctx context.Context, db *clickhouse.DB, r Range, progress Progress)
 	if r.QueryTime == 0 {
 		r.QueryTime = time.Hour
 	}
-	b := rebuild{db: db, dry: r.DryRun, options: queryOptions(r.QueryTime)}
-	steps := plan(tables, r.From, r.To)
-	var changes []Change
-	for i, s := range steps {
-		c, err := b.step(ctx, s)
+	b := &rebuild{keeper: newKeeper(db, r.QueryTime), ofTraffic: traffic, ofUsage: usage}
+	b.dry, b.found = r.DryRun, b.note
+	hours, err := b.hours(ctx, r.From.UTC().Truncate(time.Hour), r.To.Add(time.Hour-1).UTC().Truncate(time.Hour))
+	if err != nil {
+		return nil, err
+	}
+	var all []Change
+	for i, hour := range hours {
+		last := i == len(hours)-1 || !hours[i+1].Truncate(day).Equal(hour.Truncate(day))
+		err := b.step(ctx, hour, last)
+		all = append(all, b.changes...)
 		if err != nil {
-			return changes, err
-		}
-		if c.Keys > 0 {
-			changes = append(changes, c)
+			return all, fmt.Errorf("rebuild %s: %w", hour.Format(time.RFC3339), err)
 		}
 		if progress != nil {
-			progress(i+1, len(steps), c)
+			progress(i+1, len(hours), b.changes)
 		}
+		b.changes = nil
 	}
-	return changes, nil
+	return all, nil
 }
 
-// fed is the rollups that are named and those that they feed.
-func fed(names []string) ([]load.Rollup, error) {
-	all := load.Rollups()
+// chosen tells which kinds of rollup some names stand for.
+func chosen(names []string) (traffic, usage bool, err error) {
+	if len(names) == 0 {
+		return true, true, nil
+	}
 	var known []string
-	for _, u := range all {
+	for _, u := range load.Rollups() {
 		known = append(known, u.Table())
 	}
 	for _, n := range names {
 		if !slices.Contains(known, n) {
-			return nil, fmt.Errorf("there is no rollup %q, only %s", n, strings.Join(known, ", "))
+			return false, false, fmt.Errorf("there is no rollup %q, only %s", n, strings.Join(known, ", "))
 		}
+		ofTraffic := strings.HasPrefix(n, "traffic_")
+		traffic, usage = traffic || ofTraffic, usage || !ofTraffic
 	}
-	var out []load.Rollup
-	feeding := false
-	for _, u := range all {
-		named := len(names) == 0 || slices.Contains(names, u.Table())
-		traffic := strings.HasPrefix(u.Table(), "traffic_")
-		feeding = feeding || named && traffic
-		if named || traffic && feeding {
-			out = append(out, u)
-		}
-	}
-	return out, nil
-}
-
-// step is one rollup in one stretch of time.
-type step struct {
-	rollup   load.Rollup
-	from, to time.Time
-}
-
-// plan orders the steps: hour by hour, finer rollups first, and each day after
-// its hours.
-func plan(tables []load.Rollup, from, to time.Time) (steps []step) {
-	const day = 24 * time.Hour
-	to = to.Add(time.Hour - 1).UTC().Truncate(time.Hour)
-	for hour := from.UTC().Truncate(time.Hour); hour.Before(to); hour = hour.Add(time.Hour) {
-		for _, u := range tables {
-			if u.Width() <= time.Hour {
-				steps = append(steps, step{u, hour, hour.Add(time.Hour)})
-			}
-		}
-		if next := hour.Add(time.Hour); next.Equal(next.Truncate(day)) || !next.Before(to) {
-			for _, u := range tables {
-				if u.Width() > time.Hour {
-					steps = append(steps, step{u, hour.Truncate(day), hour.Truncate(day).Add(day)})
-				}
-			}
-		}
-	}
-	return steps
+	return traffic, usage, nil
 }
 
 type rebuild struct {
-	db      *clickhouse.DB
-	dry     bool
-	options []clickhouse.Option
+	keeper
+	ofTraffic, ofUsage bool
+	suspects           []uint16 // partitions that looked different in an hour of the day
+	changes            []Change // of the hour
 }
 
-func (b rebuild) step(ctx context.Context, s step) (Change, error) {
-	c := Change{Table: s.rollup.Table(), From: s.from, To: s.to}
-	partitions, err := b.partitions(ctx, s)
-	if err != nil {
-		return c, err
+// step rebuilds an hour and, with its last hour, the day.
+func (b *rebuild) step(ctx context.Context, hour time.Time, lastOfDay bool) error {
+	_, got, err := b.hour(ctx, hour, b.ofTraffic, b.ofUsage)
+	if err != nil || !b.ofTraffic {
+		return err
 	}
-	buckets := s.rollup.Buckets(s.from, s.to)
-	var errs []error
-	for _, p := range partitions {
-		var d load.Difference
-		if b.dry {
-			d, err = s.rollup.Differences(ctx, b.db, p, buckets, b.options...)
-		} else {
-			d, err = makeEqual(ctx, b.db, s.rollup, p, buckets, b.options)
-		}
-		c.Keys, c.Calls = c.Keys+d.Keys, c.Calls+d.Calls
-		if err != nil {
-			errs = append(errs, err)
-		}
+	for _, c := range got {
+		b.suspects = union(b.suspects, c.suspects)
 	}
-	if err := errors.Join(errs...); err != nil {
-		return c, fmt.Errorf("rebuild %s from %s: %w", c.Table, c.From.Format(time.RFC3339), err)
+	if !lastOfDay {
+		return nil
 	}
-	return c, nil
+	_, err = b.compareCoarse(ctx, "traffic_1d", "traffic_1h", b.suspects, hour.Truncate(day), day)
+	b.suspects = nil
+	return err
 }
 
-func (b rebuild) partitions(ctx context.Context, s step) ([]uint16, error) {
-	rows, err := b.db.Query(ctx, queryPartitions, map[string]any{"table": s.rollup.Table(), "from": s.from, "to": s.to}, b.options...)
+// note adds a partition's difference to that of its table and time.
+func (b *rebuild) note(table string, from time.Time, _ uint16, d load.Difference) {
+	for i := range b.changes {
+		if c := &b.changes[i]; c.Table == table && c.From.Equal(from) {
+			c.Keys, c.Calls = c.Keys+d.Keys, c.Calls+d.Calls
+			return
+		}
+	}
+	b.changes = append(b.changes, Change{Table: table, From: from, To: from.Add(max(time.Hour, b.rollups[table].Width())), Keys: d.Keys, Calls: d.Calls})
+}
+
+// hours of a range in which raw or a rollup has anything. A day that only the
+// rollup by day knows stands in the range with its first hour.
+func (b *rebuild) hours(ctx context.Context, from, to time.Time) (out []time.Time, err error) {
+	rows, err := b.db.Query(ctx, queryHoursOf, map[string]any{"from": from, "to": to}, b.options...)
 	if err != nil {
-		return nil, fmt.Errorf("list partitions: %w", err)
+		return nil, fmt.Errorf("list hours: %w", err)
 	}
 	defer rows.Close()
-	var out []uint16
 	for rows.Next() {
-		var p uint16
-		if err := rows.Scan(&p); err != nil {
-			return nil, fmt.Errorf("list partitions: %w", err)
+		var hour time.Time
+		if err := rows.Scan(&hour); err != nil {
+			return nil, fmt.Errorf("list hours: %w", err)
 		}
-		out = append(out, p)
+		out = append(out, hour.UTC())
 	}
-	return out, rows.Err()
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("list hours: %w", err)
+	}
+	return out, nil
 }

@@ -3,7 +3,6 @@ package reconcile
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -113,7 +112,7 @@ func (w *world) number(query string) (n int64) {
 func (w *world) agree() {
 	w.t.Helper()
 	want := w.number("SELECT count() FROM calls FINAL")
-	from, to := yesterday.Add(-48*time.Hour), yesterday.Add(72*time.Hour)
+	from, to := yesterday, yesterday.Add(25*time.Hour)
 	for _, u := range load.Rollups() {
 		if n := w.number("SELECT sum(calls) FROM " + u.Table()); n != want {
 			w.t.Errorf("%s counts %d calls, raw %d", u.Table(), n, want)
@@ -234,14 +233,14 @@ func (w *world) sealings(s *Sealer) float64 {
 
 func TestSealingRepairsWhatWasTamperedWith(t *testing.T) {
 	w := newWorld(t)
-	w.load(0, yesterday, 24*time.Hour, ints(0, 4000)...)
-	w.load(1, yesterday, 24*time.Hour, ints(4000, 8000)...)
+	w.load(0, yesterday.Add(3*time.Hour), 3*time.Hour, ints(0, 3000)...)
+	w.load(1, yesterday.Add(3*time.Hour), 3*time.Hour, ints(3000, 6000)...)
 	bucket := fmt.Sprintf("toDateTime(%d, 'UTC')", yesterday.Add(5*time.Hour).Unix())
 	for _, tamper := range []string{
 		"ALTER TABLE traffic_1m DELETE WHERE toHour(bucket) = 3 AND partition = 1 SETTINGS mutations_sync = 2",
-		"ALTER TABLE traffic_1h DELETE WHERE toHour(bucket) IN (4, 9) AND status = 404 SETTINGS mutations_sync = 2",
+		"ALTER TABLE traffic_1h DELETE WHERE toHour(bucket) IN (4, 5) AND status = 404 SETTINGS mutations_sync = 2",
 		"ALTER TABLE traffic_1d DELETE WHERE operation = 'op2' SETTINGS mutations_sync = 2",
-		"ALTER TABLE usage_15m DELETE WHERE toHour(bucket) = 7 AND toMinute(bucket) = 15 SETTINGS mutations_sync = 2",
+		"ALTER TABLE usage_15m DELETE WHERE toHour(bucket) = 4 AND toMinute(bucket) = 15 SETTINGS mutations_sync = 2",
 		// Not the number of calls, only where they stand, or what they carry.
 		"INSERT INTO usage_15m (bucket, account, source, partition, measures) SELECT " + bucket + ", 'acme1', 'als', 0, map('tokens', toDecimal128('0.000000001', 9))",
 		"INSERT INTO traffic_1h (bucket, source, operation, partition, calls) VALUES (" + bucket + ", 'als', 'op1', 0, 5), (" + bucket + ", 'als', 'op2', 0, -5)",
@@ -255,8 +254,8 @@ func TestSealingRepairsWhatWasTamperedWith(t *testing.T) {
 	w.pass(s)
 	w.agree()
 	hours := w.sealed()
-	if len(hours) != 48 {
-		t.Errorf("%d records, want two sources times 24 hours", len(hours))
+	if len(hours) != 6 {
+		t.Errorf("%d records, want two sources times 3 hours", len(hours))
 	}
 	for key, h := range hours {
 		if !h.Whole() || !h.Repaired {
@@ -280,23 +279,25 @@ func TestALateCallOpensItsHourAgain(t *testing.T) {
 	w.load(0, ten, 2*time.Hour, ints(0, 2000)...)
 	s := w.sealer(time.Now())
 	w.settled(s)
-	versions := func() int64 { return w.number("SELECT uniqExact(version) FROM reconciliation WHERE toHour(hour) = 11") }
-	eleven := versions()
+	version := func(hour int) int64 {
+		return w.number(fmt.Sprintf("SELECT max(version) FROM reconciliation WHERE toHour(hour) = %d", hour))
+	}
+	ten10, eleven := version(10), version(11)
 	w.load(1, ten, time.Hour, 5000, 5001, 5002)
 	w.load(1, ten, time.Hour, 5001) // and a late copy
 	w.settled(s)
 	hours := w.sealed()
-	if h := hours["10 als"]; h.Stored != 501 || h.Received != 501 || h.RolledUp != 501 {
-		// 5000 and 5002 come on top of every second of the first thousand.
-		if h.Stored != 502 || h.Received != 502 || h.RolledUp != 502 {
-			t.Errorf("als: %+v", h)
-		}
+	if h := hours["10 als"]; h.Stored != 502 || h.Received != 502 || h.RolledUp != 502 {
+		t.Errorf("als: %+v", h)
 	}
 	if h := hours["10 events"]; h.Stored != 501 || h.Deduplicated != 1 || h.Received != 502 {
 		t.Errorf("events: %+v", h)
 	}
-	if n := versions(); n != eleven {
-		t.Errorf("the hour after was sealed again: %d versions, then %d", eleven, n)
+	if n := version(11); n != eleven {
+		t.Error("the hour after was sealed again")
+	}
+	if n := version(10); n <= ten10 {
+		t.Error("the hour has no newer version")
 	}
 	if testutil.ToFloat64(s.sealed.WithLabelValues("again")) == 0 {
 		t.Error("no second sealing was counted")
@@ -306,15 +307,15 @@ func TestALateCallOpensItsHourAgain(t *testing.T) {
 
 func TestRebuildAfterTruncate(t *testing.T) {
 	w := newWorld(t)
-	w.load(0, yesterday, 30*time.Hour, ints(0, 4000)...)
-	w.load(1, yesterday, 30*time.Hour, ints(4000, 8000)...)
+	w.load(0, yesterday.Add(23*time.Hour+30*time.Minute), time.Hour, ints(0, 4000)...)
+	w.load(1, yesterday.Add(23*time.Hour+30*time.Minute), time.Hour, ints(4000, 8000)...)
 	all := Range{From: yesterday, To: yesterday.Add(48 * time.Hour)}
 	for _, table := range []string{"traffic_1m", "traffic_1h", "traffic_1d", "usage_15m"} {
 		w.exec("TRUNCATE TABLE " + table)
 		dry := all
 		dry.DryRun = true
 		steps := 0
-		would, err := Rebuild(t.Context(), w.db, dry, func(done, total int, _ Change) {
+		would, err := Rebuild(t.Context(), w.db, dry, func(done, total int, _ []Change) {
 			if steps++; done != steps || done > total {
 				t.Errorf("step %d of %d comes after %d", done, total, steps)
 			}
@@ -371,7 +372,7 @@ func TestRebuildBesideRunningLoads(t *testing.T) {
 	loaded := make(chan struct{})
 	wait.Go(func() {
 		defer close(loaded)
-		for i := range 40 {
+		for i := range 15 {
 			if err := w.tryLoad(0, hour, time.Hour, ints(1000+i*100, 1100+i*100)...); err != nil {
 				t.Error(err)
 			}
@@ -397,8 +398,8 @@ func TestRebuildBesideRunningLoads(t *testing.T) {
 	}
 	wait.Wait()
 	w.agree()
-	if n := w.number("SELECT sum(calls) FROM traffic_1d"); n != 5000 {
-		t.Errorf("%d calls, want 5000", n)
+	if n := w.number("SELECT sum(calls) FROM traffic_1d"); n != 2500 {
+		t.Errorf("%d calls, want 2500", n)
 	}
 }
 
@@ -416,27 +417,5 @@ func TestRebuildRefusesWhatItWouldDestroy(t *testing.T) {
 	horizon, err := load.Horizon(t.Context(), w.db)
 	if want := yesterday.Add(24 * time.Hour).Add(-34 * 24 * time.Hour); err != nil || !horizon.Equal(want) {
 		t.Errorf("raw is whole since %s, want %s (%v)", horizon, want, err)
-	}
-}
-
-func TestPlanOrdersTheSteps(t *testing.T) {
-	tables, err := fed([]string{"traffic_1h", "usage_15m"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, s := range plan(tables, yesterday.Add(22*time.Hour+time.Minute), yesterday.Add(24*time.Hour+time.Minute)) {
-		got = append(got, s.rollup.Table()+s.from.Format(" 02T15")+s.to.Format("-02T15"))
-	}
-	d, next, after := yesterday.Format("02"), yesterday.Add(24*time.Hour).Format("02"), yesterday.Add(48*time.Hour).Format("02")
-	want := []string{
-		"traffic_1h " + d + "T22-" + d + "T23", "usage_15m " + d + "T22-" + d + "T23",
-		"traffic_1h " + d + "T23-" + next + "T00", "usage_15m " + d + "T23-" + next + "T00",
-		"traffic_1d " + d + "T00-" + next + "T00",
-		"traffic_1h " + next + "T00-" + next + "T01", "usage_15m " + next + "T00-" + next + "T01",
-		"traffic_1d " + next + "T00-" + after + "T00",
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
 	}
 }

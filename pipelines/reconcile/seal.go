@@ -82,8 +82,7 @@ type Deps struct {
 type Sealer struct {
 	cfg     Config
 	deps    Deps
-	read    reader
-	rollups map[string]load.Rollup
+	rollups keeper
 
 	since time.Time              // changes up to here are known
 	open  map[time.Time]struct{} // hours with changes that are not sealed
@@ -101,19 +100,25 @@ func New(cfg Config, deps Deps) (*Sealer, error) {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tollway_reconcile_" + name, Help: help}, labels)
 	}
 	s := &Sealer{
-		cfg: cfg, deps: deps, open: map[time.Time]struct{}{}, rollups: map[string]load.Rollup{},
-		read:        reader{deps.DB, queryOptions(cfg.QueryTime)},
+		cfg: cfg, deps: deps, open: map[time.Time]struct{}{},
 		sealed:      counter("hours_sealed_total", "Hours sealed, by whether for the first time.", "time"),
 		differences: counter("differences_total", "Keys in which a rollup differed from raw, by table.", "table"),
 		repairs:     counter("repairs_total", "Shares of rollups that were repaired, by table.", "table"),
 		unsealed:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "tollway_reconcile_unsealed_hours", Help: "Hours with calls that are not sealed, or changed since."}),
 		until:       prometheus.NewGauge(prometheus.GaugeOpts{Name: "tollway_reconcile_sealed_until_seconds", Help: "Hours that end up to here, in Unix time, can be sealed now."}),
 	}
-	for _, u := range load.Rollups() {
-		s.rollups[u.Table()] = u
-	}
+	s.rollups = newKeeper(deps.DB, cfg.QueryTime)
+	s.rollups.found = s.found
 	deps.Metrics.MustRegister(s.sealed, s.differences, s.repairs, s.unsealed, s.until)
 	return s, nil
+}
+
+// found logs and counts a difference that was repaired.
+func (s *Sealer) found(table string, from time.Time, partition uint16, d load.Difference) {
+	s.differences.WithLabelValues(table).Add(float64(d.Keys))
+	s.repairs.WithLabelValues(table).Inc()
+	s.deps.Logger.Warn().Str("table", table).Time("from", from).Uint16("partition", partition).
+		Uint64("keys", d.Keys).Int64("calls", d.Calls).Msg("a rollup differed from raw and was repaired")
 }
 
 func queryOptions(limit time.Duration) []clickhouse.Option {
@@ -288,7 +293,7 @@ func (s *Sealer) sealedAt(ctx context.Context, from, to time.Time) (map[time.Tim
 }
 
 func (s *Sealer) hours(ctx context.Context, query string, params map[string]any) (map[time.Time]time.Time, error) {
-	rows, err := s.deps.DB.Query(ctx, query, params, s.read.options...)
+	rows, err := s.deps.DB.Query(ctx, query, params, s.rollups.options...)
 	if err != nil {
 		return nil, err
 	}
@@ -338,7 +343,7 @@ func (s *Sealer) sealDay(ctx context.Context, day time.Time, hours []time.Time, 
 	}
 	dayRepaired := false
 	if !day.Add(24 * time.Hour).After(until) {
-		if dayRepaired, err = s.settleDay(ctx, day); err != nil {
+		if dayRepaired, err = s.rollups.settleDay(ctx, day); err != nil {
 			return err
 		}
 	}
@@ -365,101 +370,19 @@ const maxRounds = 5
 func (s *Sealer) settle(ctx context.Context, hour time.Time) ([]Hour, error) {
 	repaired := false
 	for range maxRounds {
-		raw, got, err := s.round(ctx, hour)
+		raw, got, err := s.rollups.hour(ctx, hour, true, true)
 		if err != nil {
 			return nil, err
 		}
 		equal := true
 		for _, c := range got {
-			equal, repaired = equal && c.equal, repaired || c.repaired
+			equal, repaired = equal && c.equal(), repaired || c.repaired
 		}
 		if equal {
 			return s.count(ctx, hour, repaired, raw, got)
 		}
 	}
 	return nil, fmt.Errorf("%s does not come to rest", hour.Format(time.RFC3339))
-}
-
-// round holds each rollup of an hour against raw once, the finer ones first.
-func (s *Sealer) round(ctx context.Context, hour time.Time) (raw tallies, got []comparison, err error) {
-	raw, usage, err := s.read.raw(ctx, hour)
-	if err != nil {
-		return nil, nil, err
-	}
-	hold := func(table string, want tallies, read func() (tallies, error)) error {
-		c, err := s.compare(ctx, table, want, hour, time.Hour, read)
-		got = append(got, c)
-		return err
-	}
-	err = hold("traffic_1m", raw, func() (tallies, error) {
-		return s.read.traffic(ctx, "traffic_1m", time.Minute, hour, time.Hour)
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	// Minutes are few: the hour is held against them, not against raw again.
-	minutes, err := s.read.traffic(ctx, "traffic_1m", time.Hour, hour, time.Hour)
-	if err != nil {
-		return nil, nil, err
-	}
-	err = hold("traffic_1h", minutes, func() (tallies, error) {
-		return s.read.traffic(ctx, "traffic_1h", time.Hour, hour, time.Hour)
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	err = hold("usage_15m", usage, func() (tallies, error) { return s.read.usage(ctx, hour) })
-	return raw, got, err
-}
-
-// settleDay makes the rollup of a day equal to its hours, and so to raw.
-func (s *Sealer) settleDay(ctx context.Context, day time.Time) (repaired bool, err error) {
-	for range maxRounds {
-		hours, err := s.read.traffic(ctx, "traffic_1h", 24*time.Hour, day, 24*time.Hour)
-		if err != nil {
-			return false, err
-		}
-		c, err := s.compare(ctx, "traffic_1d", hours, day, 24*time.Hour, func() (tallies, error) {
-			return s.read.traffic(ctx, "traffic_1d", 24*time.Hour, day, 24*time.Hour)
-		})
-		repaired = repaired || c.repaired
-		if err != nil || c.equal {
-			return repaired, err
-		}
-	}
-	return false, fmt.Errorf("traffic_1d does not come to rest on %s", day.Format(time.DateOnly))
-}
-
-// comparison is what came of holding a rollup against what it should say.
-type comparison struct {
-	got             tallies
-	equal, repaired bool
-}
-
-// compare holds what a rollup says against what it should, and repairs the
-// partitions in which it says something else.
-func (s *Sealer) compare(ctx context.Context, table string, want tallies, from time.Time, length time.Duration, read func() (tallies, error)) (c comparison, err error) {
-	if c.got, err = read(); err != nil {
-		return c, err
-	}
-	partitions := c.got.differing(want)
-	c.equal = len(partitions) == 0
-	u := s.rollups[table]
-	for _, partition := range partitions {
-		d, err := makeEqual(ctx, s.deps.DB, u, partition, u.Buckets(from, from.Add(length)), s.read.options)
-		if err != nil {
-			return c, err
-		}
-		if d.Keys == 0 {
-			continue // an insert came between the two readings
-		}
-		c.repaired = true
-		s.differences.WithLabelValues(table).Add(float64(d.Keys))
-		s.repairs.WithLabelValues(table).Inc()
-		s.deps.Logger.Warn().Str("table", table).Time("from", from).Uint16("partition", partition).
-			Uint64("keys", d.Keys).Int64("calls", d.Calls).Msg("a rollup differed from raw and was repaired")
-	}
-	return c, nil
 }
 
 // count puts together what is recorded of an hour. What raw and the discards
@@ -482,7 +405,7 @@ func (s *Sealer) count(ctx context.Context, hour time.Time, repaired bool, raw t
 			h.RolledUp = min(h.RolledUp, sums[source])
 		}
 	}
-	rows, err := s.deps.DB.Query(ctx, queryDiscards, map[string]any{"from": hour, "to": hour.Add(time.Hour)}, s.read.options...)
+	rows, err := s.deps.DB.Query(ctx, queryDiscards, map[string]any{"from": hour, "to": hour.Add(time.Hour)}, s.rollups.options...)
 	if err != nil {
 		return nil, fmt.Errorf("count discards: %w", err)
 	}
