@@ -58,7 +58,7 @@ func newRootCommand() *cobra.Command {
 	events.AddCommand(newResumeCommand())
 	root.AddCommand(
 		newUpCommand(), newServeCommand(), newMigrateCommand(), newCheckCommand(),
-		newReportCommand(), events,
+		newReportCommand(), events, newReconcileCommand(), newRebuildCommand(),
 	)
 	return root
 }

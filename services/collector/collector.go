@@ -181,6 +181,6 @@ func (c *Collector) serve(ctx context.Context) error {
 	if err != nil {
 		err = fmt.Errorf("stop: %w", errors.Join(err, server.Close()))
 	}
-	<-served
+	_ = <-served // it says no more than that the server is closed
 	return err
 }

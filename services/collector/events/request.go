@@ -71,7 +71,7 @@ func (q *request) read(w http.ResponseWriter, r *http.Request) *problem {
 		return q.tooLarge()
 	}
 	plain, done, err := decompress(r.Header.Get("Content-Encoding"), http.MaxBytesReader(w, r.Body, limit), uint64(limit))
-	if err == errEncoding {
+	if errors.Is(err, errEncoding) {
 		return &problem{status: http.StatusUnsupportedMediaType, reason: "content_encoding", detail: "content encoding must be gzip, zstd or none"}
 	}
 	if err == nil {

@@ -136,7 +136,7 @@ func (s *Server) Run(ctx context.Context) error {
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	if err := srv.Shutdown(stop); err != nil {
-		srv.Close() // a profile or a slow scrape does not hold up the process
+		_ = srv.Close() // a profile or a slow scrape does not hold up the process
 	}
 	<-served
 	return nil

@@ -2,6 +2,7 @@ package kafkaio
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -135,10 +136,10 @@ func (c *Client) failed(ctx context.Context, request string, b *backoff, err err
 // interrupted joins the end of the context with the error that kept us trying,
 // which is what an operator wants to know.
 func interrupted(ctx context.Context, last error) error {
-	if last == nil || last == ctx.Err() {
+	if last == nil || errors.Is(last, ctx.Err()) {
 		return ctx.Err()
 	}
-	return fmt.Errorf("%w (last error: %v)", ctx.Err(), last)
+	return fmt.Errorf("%w (last error: %w)", ctx.Err(), last)
 }
 
 // refresh forgets connections and metadata; requests in flight end undisturbed on
