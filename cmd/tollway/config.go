@@ -184,7 +184,11 @@ func (f *processFlags) add(cmd *cobra.Command) {
 // load reads the configuration. A command that needs stores and was told of
 // none finds those of a running `tollway up` in its data folder.
 func (f *processFlags) load(findEmbedded bool) (Config, error) {
-	cfg := defaultConfig()
+	return f.loadOver(defaultConfig(), findEmbedded)
+}
+
+// loadOver reads the configuration over other defaults.
+func (f *processFlags) loadOver(cfg Config, findEmbedded bool) (Config, error) {
 	file := f.config
 	if file == "" && findEmbedded {
 		if path := filepath.Join(f.data, embeddedFile); exists(path) {

@@ -222,7 +222,7 @@ func firstReport(ctx context.Context, cfg Config, data string) error {
 		{"split", "--by", "version", "--since", "24h", "--filter", `api = "orders"`},
 		{"latency", "--by", "api", "--since", "24h"},
 	} {
-		fmt.Printf("$ tollway report %s\n", strings.Join(args, " "))
+		fmt.Printf("$ tollway report %s\n", shellWords(args))
 		out, err := ask(ctx, cfg, data, args...)
 		if err != nil {
 			return err
@@ -230,6 +230,17 @@ func firstReport(ctx context.Context, cfg Config, data string) error {
 		fmt.Println(out)
 	}
 	return nil
+}
+
+// shellWords prints arguments so that they can be pasted into a shell.
+func shellWords(args []string) string {
+	words := make([]string, len(args))
+	for i, a := range args {
+		if words[i] = a; strings.ContainsAny(a, " \"") {
+			words[i] = "'" + a + "'"
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 // stored tells from the process's own metrics whether nothing is on its way.

@@ -35,7 +35,9 @@ On the first start an administrator's token is written to data/admin.token and a
 gateway's to data/gateway.token. Stop with Ctrl-C; the next start finds its data.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := flags.load(false)
+			defaults := defaultConfig()
+			defaults.Logging.Format = "console" // a person is watching
+			cfg, err := flags.loadOver(defaults, false)
 			if err != nil {
 				return err
 			}
