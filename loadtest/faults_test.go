@@ -61,8 +61,22 @@ func TestFaultPipelinesKilledAfterInsert(t *testing.T) { atSeam(t, "load.inserte
 
 func TestFaultPipelinesKilledAnywhere(t *testing.T) {
 	fault(t, layout{}, func(s *stage) error {
-		for range 2 {
-			s.wait(time.Second, 3*time.Second)
+		s.wait(2*time.Second, 5*time.Second)
+		if err := s.pipelines.Kill(); err != nil {
+			return err
+		}
+		return s.pipelines.Start()
+	})
+}
+
+// Killed again and again, also while they join the group. This needs a real
+// Kafka: the embedded log keeps a member forever whose connection ended while
+// its join was waiting.
+func TestFaultPipelinesKilledWhileJoining(t *testing.T) {
+	needKafka(t)
+	fault(t, layout{brokers: 1}, func(s *stage) error {
+		for range 4 {
+			s.wait(500*time.Millisecond, 2*time.Second)
 			if err := s.pipelines.Kill(); err != nil {
 				return err
 			}
@@ -183,7 +197,8 @@ func TestFaultBrokerKilled(t *testing.T) {
 
 func TestFaultOneOfThreeBrokersKilled(t *testing.T) {
 	needKafka(t)
-	fault(t, layout{brokers: 3}, func(s *stage) error {
+	// Long enough to go on after the partitions have new leaders.
+	fault(t, layout{brokers: 3, load: 25 * time.Second}, func(s *stage) error {
 		s.wait(2*time.Second, 4*time.Second)
 		return s.kafka.Brokers[s.random.IntN(3)].Kill()
 	})

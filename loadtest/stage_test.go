@@ -3,6 +3,7 @@
 package loadtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -72,12 +73,13 @@ type stage struct {
 
 // layout says which processes a stage has.
 type layout struct {
-	together bool     // everything in `tollway up`
-	brokers  int      // real Kafka brokers, 0 for the embedded log
-	cut      float64  // share of inserts whose answer is lost on the way
-	late     bool     // pipelines are not started
-	pipeline []string // variables of the first start of pipelines
-	broken   string   // what the program leaves out
+	together bool          // everything in `tollway up`
+	brokers  int           // real Kafka brokers, 0 for the embedded log
+	cut      float64       // share of inserts whose answer is lost on the way
+	late     bool          // pipelines are not started
+	pipeline []string      // variables of the first start of pipelines
+	broken   string        // what the program leaves out
+	load     time.Duration // loadTime if 0
 }
 
 // fault runs one fault with every seed; disturb does the harm while the load
@@ -130,7 +132,7 @@ func play(t *testing.T, l layout, seed uint64, disturb func(s *stage) error) *or
 	s.must(err)
 	token, err := s.tollway.GatewayToken()
 	s.must(err)
-	load, stopLoad := context.WithTimeout(ctx, loadTime)
+	load, stopLoad := context.WithTimeout(ctx, cmp.Or(l.load, loadTime))
 	defer stopLoad()
 	type result struct {
 		sent gen.Sent

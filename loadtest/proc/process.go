@@ -165,14 +165,18 @@ func (p *Process) Ready(ctx context.Context) error {
 func (p *Process) poll(ctx context.Context, try func() error) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+	var last error
 	for {
 		err := try()
 		if err == nil {
 			return nil
 		}
+		if last == nil || ctx.Err() == nil {
+			last = err // rather than that the time is over
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s is not ready: %w; the end of its log:\n%s", p.Name, err, p.Tail(2000))
+			return fmt.Errorf("%s is not ready: %w; the end of its log:\n%s", p.Name, last, p.Tail(2000))
 		case <-p.done:
 			return fmt.Errorf("%s ended early: %s; the end of its log:\n%s", p.Name, p.cmd.ProcessState, p.Tail(2000))
 		case <-tick.C:

@@ -82,6 +82,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.IntVar(&b.connections, "connections", 4, "connections that post events")
 	flags.IntVar(&b.partitions, "partitions", 4, "partitions of the log")
 	flags.DurationVar(&b.idle, "idle", 10*time.Second, "how long to wait before memory is read again after a load")
+	compare := flags.Bool("ratios", true, "run the product's benchmarks that print a ratio")
 	flags.BoolVar(&b.keep, "keep", false, "keep the temporary folder")
 	results := flags.String("results", "", "folder of the results (default loadtest/results)")
 	if err := flags.Parse(args); err != nil {
@@ -114,6 +115,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	b.machine()
+	if *compare {
+		if err := b.compare(ctx, root); err != nil {
+			return err
+		}
+	}
 	if len(b.steps) > 0 {
 		if err := b.accessLogs(ctx); err != nil {
 			return fmt.Errorf("access logs: %w", err)
