@@ -15,8 +15,8 @@ import (
 type Config struct {
 	envoy.Config `yaml:",inline"`
 
-	// DrainTimeout is how long streams are still read after the service was
-	// told to stop, so that what is under way arrives.
+	// DrainTimeout is how long a stream is waited for after the service was
+	// told to stop: its next message ends it, so that nothing is under way then.
 	DrainTimeout time.Duration `yaml:"drain_timeout"`
 	// MaxNodes bounds how many Envoys have a metric of their own; the others
 	// share the name "other".

@@ -96,10 +96,12 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 	}, s)
 }
 
-// Run waits for ctx to end, lets streams go on for the drain timeout so that
-// what is under way arrives, then ends them and waits until what they received
-// is published. The grpc server should be told to stop gracefully at the same
-// time: that asks the Envoys to go elsewhere. The publisher must outlive Run.
+// Run waits for ctx to end, then ends each stream when its next message has
+// come, or the drain timeout is over, and waits until what they received is
+// published. An Envoy sends what it has gathered every half second or so: right
+// after a message nothing is under way that the end of a stream could lose. The
+// grpc server should be told to stop gracefully at the same time: that asks the
+// Envoys to go elsewhere. The publisher must outlive Run.
 func (s *Server) Run(ctx context.Context) error {
 	<-ctx.Done()
 	drained := make(chan struct{})
@@ -125,6 +127,12 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.abort()
 	return nil
+}
+
+func (s *Server) draining() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stopped
 }
 
 // stream is one stream of one worker thread of an Envoy.
@@ -188,6 +196,9 @@ func (s *Server) end(g grpc.ServerStream, err error) error {
 	case errors.Is(err, io.EOF):
 		s.metrics.closed.WithLabelValues("client").Inc()
 		return g.SendMsg(&accesslogv3.StreamAccessLogsResponse{})
+	case errors.Is(err, errStopping):
+		s.metrics.closed.WithLabelValues("shutdown").Inc()
+		return err
 	case status.Code(err) == codes.Canceled:
 		s.metrics.closed.WithLabelValues("broken").Inc()
 		return err
@@ -214,6 +225,9 @@ func (st *stream) read(g grpc.ServerStream) error {
 		raw.Free()
 		if err != nil {
 			return err
+		}
+		if st.server.draining() {
+			return errStopping
 		}
 	}
 }

@@ -16,10 +16,12 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -329,15 +331,19 @@ func TestWhatWasReceivedOutlivesItsStream(t *testing.T) {
 	h.eventually("the cause is counted", func() bool { return h.value("tollway_als_streams_closed_total") == 1 })
 }
 
-func TestStopReadsOnUntilTheStreamEnds(t *testing.T) {
+// What a stream sends next after the stop is stored, and then the stream is
+// over, long before the drain timeout.
+func TestStopReadsOnUntilTheNextMessage(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.DrainTimeout = time.Minute
 	h := startServer(t, cfg, nil, true)
-	stream := h.open()
-	if err := stream.Send(httpMessage(typical())); err != nil {
-		t.Fatal(err)
+	stream, ending := h.open(), h.open()
+	for _, s := range []accesslogv3.AccessLogService_StreamAccessLogsClient{stream, ending} {
+		if err := s.Send(httpMessage(typical())); err != nil {
+			t.Fatal(err)
+		}
 	}
-	h.eventually("the first call", func() bool { return h.publisher.rows() == 1 })
+	h.eventually("the first calls", func() bool { return h.publisher.rows() == 2 })
 	h.stop()
 	h.eventually("new streams are refused", func() bool {
 		_, err := h.open().CloseAndRecv()
@@ -346,15 +352,18 @@ func TestStopReadsOnUntilTheStreamEnds(t *testing.T) {
 	if err := stream.Send(httpMessage(typical())); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := stream.CloseAndRecv(); err != nil {
+	if err := stream.RecvMsg(&accesslogv3.StreamAccessLogsResponse{}); status.Code(err) != codes.Unavailable {
+		t.Errorf("the stream ends with %v, want Unavailable", err)
+	}
+	if _, err := ending.CloseAndRecv(); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-h.stopped; err != nil {
 		t.Error(err)
 	}
 	h.stopped <- nil
-	if rows := h.publisher.rows(); rows != 2 {
-		t.Errorf("%d calls, want 2", rows)
+	if rows := h.publisher.rows(); rows != 3 {
+		t.Errorf("%d calls, want 3", rows)
 	}
 }
 

@@ -8,8 +8,9 @@
 // Envoy it was. Out: calls, to a Publisher. A request is answered only when the
 // log has acknowledged its calls, so a sender knows what is stored; records that
 // cannot be calls are counted in the answer's partial_success, with the reason.
-// A crash loses nothing that was answered. Envoy does not send a failed request
-// again: it counts the records as dropped.
+// A crash loses nothing that was answered. Envoy sends a failed request again
+// only where its configuration says so (deploy/envoy/otlp.yaml); otherwise it
+// counts the records as dropped.
 package otlp
 
 import (
