@@ -83,3 +83,19 @@ func Sum(metrics map[string]float64, name string) (sum float64) {
 	}
 	return sum
 }
+
+// Drained waits until the process's metrics say that everything in its
+// partitions of the log is stored and committed as done.
+func (p *Process) Drained(ctx context.Context) error {
+	return p.poll(ctx, func() error {
+		metrics, err := p.Metrics(ctx)
+		if err != nil {
+			return err
+		}
+		lag, pending := Sum(metrics, "tollway_delivery_lag_messages"), Sum(metrics, "tollway_delivery_pending_rows")
+		if lag != 0 || pending != 0 {
+			return fmt.Errorf("%.0f messages of lag, %.0f rows pending", lag, pending)
+		}
+		return nil
+	})
+}
