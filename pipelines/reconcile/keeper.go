@@ -132,12 +132,14 @@ const maxRepairs = 10
 func (k keeper) settle(ctx context.Context, u load.Rollup, partition uint16, buckets []time.Time) (first load.Difference, err error) {
 	for n := range maxRepairs {
 		d, err := u.Differences(ctx, k.db, partition, buckets, k.options...)
+		// A new owner of the partition stops whatever writes to it.
+		if clickhouse.IsRetryable(err) && ctx.Err() == nil && n < maxRepairs-1 {
+			continue
+		}
 		if err != nil {
 			return first, err
 		}
-		if n == 0 {
-			first = d
-		}
+		first = earliest(first, d)
 		if d.Keys == 0 || k.dry {
 			return first, nil
 		}
@@ -150,6 +152,14 @@ func (k keeper) settle(ctx context.Context, u load.Rollup, partition uint16, buc
 		}
 	}
 	return first, fmt.Errorf("%s still differs from raw in partition %d after %d repairs", u.Table(), partition, maxRepairs)
+}
+
+// earliest is the first difference that was seen.
+func earliest(first, d load.Difference) load.Difference {
+	if first.Keys == 0 {
+		return d
+	}
+	return first
 }
 
 // union is the partitions that looked different in any of some comparisons.
