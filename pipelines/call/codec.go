@@ -334,30 +334,10 @@ func decode(value []byte) (m *message, err error) {
 	return m, nil
 }
 
-// required columns: a message without them says nothing that can be counted.
-var required = []string{"id", "time", "received_at", "source"}
-
+// check looks into the columns of a record of the right schema.
 func check(record arrow.Record) error {
-	schema := record.Schema()
-	for _, name := range required {
-		if !schema.HasField(name) {
-			return fmt.Errorf("column %s is missing", name)
-		}
-	}
-	seen := make(map[string]bool, schema.NumFields())
-	for i, f := range schema.Fields() {
-		if seen[f.Name] {
-			return fmt.Errorf("column %s is there twice", f.Name)
-		}
-		seen[f.Name] = true
-		want, known := messageSchema.FieldsByName(f.Name)
-		if !known {
-			continue // a newer writer's column
-		}
+	for i, f := range record.Schema().Fields() {
 		column := record.Column(i)
-		if !sameType(want[0].Type, f.Type) {
-			return fmt.Errorf("column %s is %s, not %s", f.Name, f.Type, want[0].Type)
-		}
 		if column.NullN() != 0 {
 			return fmt.Errorf("column %s has nulls", f.Name)
 		}
@@ -369,28 +349,6 @@ func check(record arrow.Record) error {
 		}
 	}
 	return nil
-}
-
-// sameType compares ignoring names and nullability of nested fields.
-func sameType(want, got arrow.DataType) bool {
-	if want.ID() != got.ID() {
-		return false
-	}
-	switch w := want.(type) {
-	case *arrow.DictionaryType:
-		g := got.(*arrow.DictionaryType)
-		return w.IndexType.ID() == g.IndexType.ID() && w.ValueType.ID() == g.ValueType.ID()
-	case *arrow.MapType:
-		g := got.(*arrow.MapType)
-		return sameType(w.KeyType(), g.KeyType()) && sameType(w.ItemType(), g.ItemType())
-	case *arrow.Decimal128Type:
-		return w.Scale == got.(*arrow.Decimal128Type).Scale
-	case *arrow.FixedSizeBinaryType:
-		return w.ByteWidth == got.(*arrow.FixedSizeBinaryType).ByteWidth
-	case *arrow.TimestampType:
-		return w.Unit == got.(*arrow.TimestampType).Unit
-	}
-	return true
 }
 
 func checkBounds(column arrow.Array) error {
