@@ -43,6 +43,7 @@ type realPlant struct {
 	t       *testing.T
 	data    string // data folder of the services
 	logs    string // folder of Envoy's access logs
+	notes   string // folder of logs that no service reads
 	cfg     Config
 	db      *clickhouse.DB
 	admin   string
@@ -56,7 +57,7 @@ type realPlant struct {
 func startPlant(t *testing.T) *realPlant {
 	t.Helper()
 	broker := testenv.Kafka(t, 1)
-	p := &realPlant{t: t, data: t.TempDir(), logs: t.TempDir()}
+	p := &realPlant{t: t, data: t.TempDir(), logs: t.TempDir(), notes: t.TempDir()}
 	ports := quietPorts(t, 3)
 	file := filepath.Join(t.TempDir(), "tollway.yaml")
 	text := fmt.Sprintf(`
@@ -392,6 +393,12 @@ func (p *realPlant) realEnvoy(loggers map[string][]string) *testenv.EnvoyProxy {
 			}
 			access = append(access, logger)
 		}
+		access = append(access, map[string]any{"name": "notes", "typed_config": map[string]any{
+			"@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+			"path":  filepath.Join(p.notes, name),
+			"log_format": map[string]any{"text_format_source": map[string]any{
+				"inline_string": "%REQ(:PATH)% %COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%\n"}},
+		}})
 		m["access_log"] = access
 		route := m["route_config"].(map[string]any)["virtual_hosts"].([]any)[0].(map[string]any)["routes"].([]any)[0].(map[string]any)
 		route["metadata"] = map[string]any{"filter_metadata": map[string]any{"tollway": map[string]any{"api": name}}}
@@ -603,6 +610,7 @@ func TestRealEnvoyToReport(t *testing.T) {
 
 	p.checkTiers(begin, end, sent)
 	p.checkEachCall(sent)
+	p.checkDurations(sent)
 	p.checkPercentiles(begin, end, sent)
 	p.checkCommand(begin, sent)
 	p.checkEdges(proxy, sent)
@@ -692,6 +700,49 @@ func orMissing(s string) string {
 		return notSet
 	}
 	return s
+}
+
+// checkDurations holds the stored durations against what Envoy noted by itself,
+// in a file that no service reads.
+func (p *realPlant) checkDurations(sent map[string][]request) {
+	p.t.Helper()
+	rows := p.storedCalls("1")
+	for _, name := range []string{"als", "otlp", "file"} {
+		noted := map[string][]int64{}
+		await(p.t, 30*time.Second, func() error {
+			clear(noted)
+			text, err := os.ReadFile(filepath.Join(p.notes, name))
+			if err != nil {
+				return err
+			}
+			lines := strings.Fields(string(text))
+			if len(lines) != 2*len(sent[name]) {
+				return fmt.Errorf("Envoy noted %d calls of %s, sent were %d", len(lines)/2, name, len(sent[name]))
+			}
+			for i := 0; i < len(lines); i += 2 {
+				us, err := strconv.ParseInt(lines[i+1], 10, 64)
+				if err != nil {
+					return err
+				}
+				noted[lines[i]] = append(noted[lines[i]], us)
+			}
+			return nil
+		})
+		var late []int64
+		for path, want := range noted {
+			if len(want) > 1 || len(rows[path]) == 0 {
+				continue // the first call has the path of a later one; a lost one is told elsewhere
+			}
+			// The entry of the gRPC log has the end of the call, which comes a
+			// little after the last byte.
+			got := rows[path][0].total
+			if got < want[0] || name != "als" && got != want[0] {
+				p.t.Errorf("%s took %d µs, Envoy noted %d µs", path, got, want[0])
+			}
+			late = append(late, got-want[0])
+		}
+		p.t.Logf("%s: stored less noted duration: p50 %.0f µs, p99 %.0f µs", name, nearestRank(late, 5000), nearestRank(late, 9900))
+	}
 }
 
 // checkPercentiles compares percentiles in three ways: with the same rank of
