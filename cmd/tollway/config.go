@@ -90,8 +90,8 @@ func (k Kafka) Validate() error {
 // Without addresses, `tollway up` brings its own.
 type ClickHouse struct {
 	clickhouse.Config `yaml:",inline"`
-	ReaderUsername    string            `yaml:"reader_username"`
-	ReaderPassword    clickhouse.Secret `yaml:"reader_password"`
+	ReaderUsername    string        `yaml:"reader_username"`
+	ReaderPassword    config.Secret `yaml:"reader_password"`
 }
 
 // Validate checks what is there; that there are addresses is checked where

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"gopkg.in/yaml.v3"
 
-	"github.com/tollway/tollway/services/platform/clickhouse"
+	"github.com/tollway/tollway/services/platform/config"
 	"github.com/tollway/tollway/services/platform/embedded"
 	"github.com/tollway/tollway/services/platform/logging"
 )
@@ -133,8 +133,8 @@ func startEmbedded(ctx context.Context, cfg *Config, data string, log zerolog.Lo
 		e.engine = engine
 		ch := &cfg.ClickHouse
 		ch.Addresses, ch.HTTPAddresses = []string{engine.NativeAddr()}, []string{engine.HTTPAddr()}
-		ch.Username, ch.Password = embedded.TollwayUser, clickhouse.Secret(engine.Passwords().Tollway)
-		ch.ReaderUsername, ch.ReaderPassword = embedded.ReaderUser, clickhouse.Secret(engine.Passwords().Reader)
+		ch.Username, ch.Password = embedded.TollwayUser, config.Secret(engine.Passwords().Tollway)
+		ch.ReaderUsername, ch.ReaderPassword = embedded.ReaderUser, config.Secret(engine.Passwords().Reader)
 	}
 	if err := e.write(cfg); err != nil {
 		e.close()

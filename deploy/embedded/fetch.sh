@@ -8,7 +8,7 @@
 set -euo pipefail
 
 package='@chdb/lib-linux-x64-gnu'
-own_server='use a ClickHouse server of your own (25.8 or newer) and set clickhouse.address in the configuration instead'
+own_server='use a ClickHouse server of your own (25.8 or newer) and set clickhouse.addresses in the configuration instead'
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "engine: $*"; exit 1; }

@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/tollway/tollway/services/platform/config"
 )
 
 // Table engine families.
@@ -18,46 +20,16 @@ const (
 	Replicated = "replicated"
 )
 
-// Secret is a text that does not show itself when printed or marshalled.
-type Secret string
-
-const redacted = "[redacted]"
-
-// Reveal returns the text.
-func (s Secret) Reveal() string { return string(s) }
-
-func (s Secret) String() string {
-	if s == "" {
-		return ""
-	}
-	return redacted
-}
-
-// GoString keeps %#v from showing it.
-func (s Secret) GoString() string { return `"` + s.String() + `"` }
-
-// MarshalText keeps JSON and text encoders from showing it.
-func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// MarshalYAML keeps a dumped configuration from showing it.
-func (s Secret) MarshalYAML() (any, error) { return s.String(), nil }
-
-// UnmarshalText reads the plain text.
-func (s *Secret) UnmarshalText(text []byte) error {
-	*s = Secret(text)
-	return nil
-}
-
 // Config says which servers to talk to, as whom, and within which limits.
 type Config struct {
 	// Addresses of the native protocol, host:port.
 	Addresses []string `yaml:"addresses"`
 	// HTTPAddresses, host:port, are needed for inserts of Arrow streams. With
 	// a cluster they stand in the same order as Addresses.
-	HTTPAddresses []string `yaml:"http_addresses"`
-	Database      string   `yaml:"database"`
-	Username      string   `yaml:"username"`
-	Password      Secret   `yaml:"password"`
+	HTTPAddresses []string      `yaml:"http_addresses"`
+	Database      string        `yaml:"database"`
+	Username      string        `yaml:"username"`
+	Password      config.Secret `yaml:"password"`
 	// Cluster is a name from the server's remote_servers; empty means that the
 	// addresses are replicas of one another or a single server.
 	Cluster string `yaml:"cluster"`

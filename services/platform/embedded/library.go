@@ -17,14 +17,14 @@ const EngineVersion = "26.7.3-stable.1"
 const EngineLibraryVariable = "TOLLWAY_ENGINE_LIBRARY"
 
 // ErrNoEngine means that libchdb.so is not installed.
-var ErrNoEngine = errors.New("the ClickHouse engine is not installed; run `make engine`, or set clickhouse.address to a ClickHouse server of your own")
+var ErrNoEngine = errors.New("the ClickHouse engine is not installed; run `make engine`, or set clickhouse.addresses to a ClickHouse server of your own")
 
 // FindLibrary returns the path of libchdb.so: the given one, else the one that
 // TOLLWAY_ENGINE_LIBRARY names, else the one deploy/embedded/fetch.sh has put
 // into the cache folder. The error wraps ErrNoEngine when there is none.
 func FindLibrary(path string) (string, error) {
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
-		return "", fmt.Errorf("the embedded ClickHouse engine runs on Linux x86-64 only and this is %s/%s; set clickhouse.address to a ClickHouse server of your own", runtime.GOOS, runtime.GOARCH)
+		return "", fmt.Errorf("the embedded ClickHouse engine runs on Linux x86-64 only and this is %s/%s; set clickhouse.addresses to a ClickHouse server of your own", runtime.GOOS, runtime.GOARCH)
 	}
 	if path == "" {
 		path = os.Getenv(EngineLibraryVariable)

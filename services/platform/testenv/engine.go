@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tollway/tollway/services/platform/clickhouse"
+	"github.com/tollway/tollway/services/platform/config"
 	"github.com/tollway/tollway/services/platform/embedded"
 )
 
@@ -117,7 +118,7 @@ func ConfigFor(engine *embedded.Engine) clickhouse.Config {
 	cfg.Addresses = []string{engine.NativeAddr()}
 	cfg.HTTPAddresses = []string{engine.HTTPAddr()}
 	cfg.Username = embedded.TollwayUser
-	cfg.Password = clickhouse.Secret(engine.Passwords().Tollway)
+	cfg.Password = config.Secret(engine.Passwords().Tollway)
 	cfg.Database = "test_" + randomName()
 	return cfg
 }
@@ -125,7 +126,7 @@ func ConfigFor(engine *embedded.Engine) clickhouse.Config {
 // AsReader is the same database as the account that may only select.
 func AsReader(cfg clickhouse.Config, engine *embedded.Engine) clickhouse.Config {
 	cfg.Username = embedded.ReaderUser
-	cfg.Password = clickhouse.Secret(engine.Passwords().Reader)
+	cfg.Password = config.Secret(engine.Passwords().Reader)
 	return cfg
 }
 
