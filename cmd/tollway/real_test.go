@@ -517,7 +517,7 @@ func tally(requests []request, key func(request) string) map[string]int {
 	return out
 }
 
-// storedCall is a row of calls.
+// storedRow is a row of calls.
 type storedRow struct {
 	source, upstream, version string
 	status                    int
@@ -568,8 +568,8 @@ func TestRealEnvoyToReport(t *testing.T) {
 	// that the increments of what Envoy says it served begin at one.
 	sent := map[string][]request{}
 	for name := range loggers {
-		for _, r := range drive(t, name, proxy.ListenerAddr(name), 1, 1, false, always) {
-			r.path += "-first"
+		for _, r := range drive(t, "first-"+name, proxy.ListenerAddr(name), 1, 1, false, always) {
+			r.listener = name
 			sent[name] = append(sent[name], r)
 		}
 	}
@@ -670,22 +670,20 @@ func (p *realPlant) checkEachCall(sent map[string][]request) {
 	}
 	for name, requests := range sent {
 		for _, r := range requests {
-			path := strings.TrimSuffix(r.path, "-first")
-			got := rows[path]
+			got := rows[r.path]
 			if len(got) == 0 {
 				complain("%s is not stored", r.path)
 				continue
 			}
-			// The first call has the path of a later one.
 			i := slices.IndexFunc(got, func(s storedRow) bool {
 				return (s.source == name || name == "shared") && s.status == r.status && orMissing(s.upstream) == r.upstream &&
 					orMissing(s.version) == r.version && r.took <= s.total && s.total <= r.latency
 			})
 			if i < 0 {
-				complain("%s: stored %+v, sent %+v", path, got, r)
+				complain("%s: stored %+v, sent %+v", r.path, got, r)
 				continue
 			}
-			rows[path] = slices.Delete(got, i, i+1)
+			rows[r.path] = slices.Delete(got, i, i+1)
 		}
 	}
 	for path, left := range rows {
@@ -708,7 +706,7 @@ func (p *realPlant) checkDurations(sent map[string][]request) {
 	p.t.Helper()
 	rows := p.storedCalls("1")
 	for _, name := range []string{"als", "otlp", "file"} {
-		noted := map[string][]int64{}
+		noted := map[string]int64{}
 		await(p.t, 30*time.Second, func() error {
 			clear(noted)
 			text, err := os.ReadFile(filepath.Join(p.notes, name))
@@ -724,22 +722,22 @@ func (p *realPlant) checkDurations(sent map[string][]request) {
 				if err != nil {
 					return err
 				}
-				noted[lines[i]] = append(noted[lines[i]], us)
+				noted[lines[i]] = us
 			}
 			return nil
 		})
 		var late []int64
 		for path, want := range noted {
-			if len(want) > 1 || len(rows[path]) == 0 {
-				continue // the first call has the path of a later one; a lost one is told elsewhere
+			if len(rows[path]) == 0 {
+				continue // checkEachCall tells
 			}
 			// The entry of the gRPC log has the end of the call, which comes a
 			// little after the last byte.
 			got := rows[path][0].total
-			if got < want[0] || name != "als" && got != want[0] {
-				p.t.Errorf("%s took %d µs, Envoy noted %d µs", path, got, want[0])
+			if got < want || name != "als" && got != want {
+				p.t.Errorf("%s took %d µs, Envoy noted %d µs", path, got, want)
 			}
-			late = append(late, got-want[0])
+			late = append(late, got-want)
 		}
 		p.t.Logf("%s: stored less noted duration: p50 %.0f µs, p99 %.0f µs", name, nearestRank(late, 5000), nearestRank(late, 9900))
 	}
