@@ -3,6 +3,7 @@
 package loadtest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -88,18 +89,39 @@ func TestFaultPipelinesKilledWhileJoining(t *testing.T) {
 	})
 }
 
-func TestFaultEngineKilled(t *testing.T) {
-	fault(t, layout{}, func(s *stage) error {
+func TestFaultPipelinesKilledInInsert(t *testing.T) {
+	fault(t, layout{proxy: true}, func(s *stage) error {
+		if err := s.inInsert(10 + s.random.IntN(10)); err != nil {
+			return err
+		}
+		if err := s.pipelines.Kill(); err != nil {
+			return err
+		}
+		return s.pipelines.Start()
+	})
+}
+
+func TestFaultEngineKilledInInsert(t *testing.T) {
+	// Long enough for an engine to come back from each kill and be asked again.
+	fault(t, layout{proxy: true, load: 20 * time.Second}, func(s *stage) error {
 		for range 3 {
-			s.wait(500*time.Millisecond, 2*time.Second)
-			var pid int
-			s.eventually(func() (err error) {
-				pid, err = proc.Engine(s.store.PID())
+			if err := s.inInsert(5 + s.random.IntN(10)); err != nil {
 				return err
-			})
+			}
+			pid, err := proc.Engine(s.store.PID())
+			if err != nil {
+				return err
+			}
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 				return err
 			}
+			s.eventually(func() error {
+				again, err := proc.Engine(s.store.PID())
+				if err == nil && again == pid {
+					err = errors.New("the engine is not there again")
+				}
+				return err
+			})
 		}
 		return nil
 	})

@@ -69,12 +69,14 @@ type stage struct {
 	store     *proc.Service // embedded log and engine; `up` where all run together
 	collector *proc.Service
 	pipelines *proc.Service
+	inserts   chan struct{} // one for each insert that begins, while somebody waits
 }
 
 // layout says which processes a stage has.
 type layout struct {
 	together bool          // everything in `tollway up`
 	brokers  int           // real Kafka brokers, 0 for the embedded log
+	proxy    bool          // inserts go through a proxy that tells of them
 	cut      float64       // share of inserts whose answer is lost on the way
 	late     bool          // pipelines are not started
 	pipeline []string      // variables of the first start of pipelines
@@ -124,7 +126,7 @@ func play(t *testing.T, l layout, seed uint64, disturb func(s *stage) error) *or
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	t.Cleanup(cancel)
-	s := &stage{t: t, ctx: ctx, seed: seed, random: rand.New(rand.NewPCG(seed, 7))}
+	s := &stage{t: t, ctx: ctx, seed: seed, random: rand.New(rand.NewPCG(seed, 7)), inserts: make(chan struct{})}
 	s.begin(l)
 
 	journalDir := t.TempDir()
@@ -205,8 +207,8 @@ func (s *stage) begin(l layout) {
 		s.must(s.store.Ready(s.ctx))
 		return
 	}
-	if l.cut > 0 {
-		ch.HTTPAddresses = []string{s.cutter(ch.HTTPAddresses[0], l.cut)}
+	if l.proxy || l.cut > 0 {
+		ch.HTTPAddresses = []string{s.throughProxy(ch.HTTPAddresses[0], l.cut)}
 	}
 	s.config = filepath.Join(s.tollway.Data, "apart.yaml")
 	s.must(found.Write(s.config))
@@ -270,15 +272,24 @@ func (s *stage) startKafka(brokers int) {
 	})
 }
 
-// cutter stands before the engine's HTTP port and loses the answer to some
-// inserts, after they were done.
-func (s *stage) cutter(address string, share float64) string {
+// throughProxy stands before the engine's HTTP port. It tells of inserts that
+// begin, and loses the answer to some, after they were done.
+func (s *stage) throughProxy(address string, share float64) string {
 	target := &url.URL{Scheme: "http", Host: address}
 	var inserts atomic.Int64
+	insert := func(r *http.Request) bool { return strings.Contains(r.URL.RawQuery, "INSERT") }
 	proxy := &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) },
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			if insert(r.In) {
+				select {
+				case s.inserts <- struct{}{}:
+				default:
+				}
+			}
+		},
 		ModifyResponse: func(res *http.Response) error {
-			if strings.Contains(res.Request.URL.RawQuery, "INSERT") && cuts(s.seed, inserts.Add(1), share) {
+			if insert(res.Request) && cuts(s.seed, inserts.Add(1), share) {
 				return errors.New("cut")
 			}
 			return nil
@@ -293,6 +304,20 @@ func (s *stage) cutter(address string, share float64) string {
 		}
 	})
 	return server.Listener.Addr().String()
+}
+
+// inInsert waits until a number of inserts have begun, and a little longer, so
+// that the last of them is under way or just done.
+func (s *stage) inInsert(number int) error {
+	for range number {
+		select {
+		case <-s.inserts:
+		case <-time.After(2 * loadTime):
+			return errors.New("there were too few inserts")
+		}
+	}
+	s.wait(0, 25*time.Millisecond)
+	return nil
 }
 
 func cuts(seed uint64, n int64, share float64) bool {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"gopkg.in/yaml.v3"
@@ -181,13 +182,11 @@ func (k *Kafka) Start() error {
 
 // Stop ends all brokers, at the same time.
 func (k *Kafka) Stop() {
-	ends := make(chan error, len(k.Brokers))
+	var wg sync.WaitGroup
 	for _, b := range k.Brokers {
-		go func() { ends <- b.Stop() }()
+		wg.Go(func() { _ = b.Stop() }) // one that had to be killed is as gone as the others
 	}
-	for range k.Brokers {
-		<-ends // one that had to be killed is as gone as the others
-	}
+	wg.Wait()
 }
 
 // Patience is how long parts may take to start or to drain.
