@@ -17,7 +17,6 @@ import (
 // envoy counts what it serves, like a gateway does, and says so each minute.
 type envoy struct {
 	total, dropped uint64
-	first          bool
 	restarts       uint32
 }
 

@@ -181,6 +181,8 @@ func (c *Collector) serve(ctx context.Context) error {
 	if err != nil {
 		err = fmt.Errorf("stop: %w", errors.Join(err, server.Close()))
 	}
-	_ = <-served // it says no more than that the server is closed
+	if end := <-served; !errors.Is(end, http.ErrServerClosed) {
+		err = errors.Join(err, end)
+	}
 	return err
 }

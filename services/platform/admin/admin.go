@@ -138,7 +138,9 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := srv.Shutdown(stop); err != nil {
 		_ = srv.Close() // a profile or a slow scrape does not hold up the process
 	}
-	<-served
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve admin requests: %w", err)
+	}
 	return nil
 }
 
