@@ -8,7 +8,9 @@
 // because nothing here is acknowledged.
 //
 // A new field is added at the end of its group in columns.go and never changed
-// afterwards: messages of an older version lack the column and read as missing.
+// afterwards. Messages are read only in a schema that frames.go knows to the
+// byte; whoever adds a field keeps the schema before it known there, in which
+// the column reads as missing.
 package call
 
 import (

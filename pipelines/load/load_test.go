@@ -337,3 +337,32 @@ func BenchmarkLoadAgainstInsertSelect(b *testing.B) {
 }
 
 func readerOf(block []byte) *bytes.Reader { return bytes.NewReader(block) }
+
+// The table has a column for everything that is inserted, and nothing else but
+// when it was stored.
+func TestTheTableHasTheColumnsOfTheRecord(t *testing.T) {
+	db, _ := open(t, 1000)
+	rows, err := db.Query(t.Context(), "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = 'calls'", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	table := map[string]bool{}
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			t.Fatal(err)
+		}
+		table[name] = true
+	}
+	for _, name := range insertColumns {
+		if !table[name] {
+			t.Errorf("calls has no column %s", name)
+		}
+		delete(table, name)
+	}
+	delete(table, "stored_at")
+	for name := range table {
+		t.Errorf("nothing is inserted into column %s", name)
+	}
+}
