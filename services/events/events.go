@@ -293,7 +293,7 @@ func (s *Server) findDead(ctx context.Context, r *eventsv1.TraceEventRequest, an
 func explain(a *eventsv1.TraceEventResponse, now time.Time) string {
 	switch a.Fate {
 	case eventsv1.Fate_STORED:
-		text := "The event is stored: reports, quotas and invoices count it once."
+		text := "The event is stored: reports count it once."
 		if copies := len(a.Copies) - 1; copies > 0 {
 			text += fmt.Sprintf(" It came %d more time(s), which changed nothing.", copies)
 		}

@@ -33,7 +33,7 @@ type Fate int32
 const (
 	// Not used in answers.
 	Fate_FATE_UNSPECIFIED Fate = 0
-	// The event is a row of calls: reports, quotas and invoices count it.
+	// The event is a row of calls: reports count it.
 	Fate_STORED Fate = 1
 	// The event was a copy of one that is stored; it is not counted again.
 	Fate_DUPLICATE Fate = 2
