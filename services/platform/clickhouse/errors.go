@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"time"
 
 	client "github.com/ClickHouse/clickhouse-go/v2"
 )
@@ -69,10 +70,27 @@ func wrap(err error) error {
 func wrapIn(ctx context.Context, err error) error {
 	err = wrap(err)
 	var transport *transportError
-	if errors.As(err, &transport) && ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
-		transport.err = fmt.Errorf("%w: %w", ctx.Err(), transport.err)
+	if !errors.As(err, &transport) {
+		return err
+	}
+	if ended := endOf(ctx, transport.err); ended != nil && !errors.Is(err, ended) {
+		transport.err = fmt.Errorf("%w: %w", ended, transport.err)
 	}
 	return err
+}
+
+// endOf is why ctx ended. The client gives the context's deadline to the
+// connection, whose timer can fire a moment before the context's own.
+func endOf(ctx context.Context, err error) error {
+	if ended := ctx.Err(); ended != nil {
+		return ended
+	}
+	var network net.Error
+	deadline, ok := ctx.Deadline()
+	if ok && errors.As(err, &network) && network.Timeout() && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return nil
 }
 
 func isTransport(err error) bool {
