@@ -235,7 +235,7 @@ func (p *process) addPipelines(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	loader := load.New(p.cfg.Load, db, len(partitions), load.AsSent, p.registry, p.log)
+	loader := load.New(p.cfg.Load, []*clickhouse.DB{db}, len(partitions), load.AsSent, p.registry, p.log)
 	p.consumer = delivery.New(p.cfg.Delivery, p.kafka, p.producer,
 		func(partition int32) delivery.Store { return loader.Open(partition) }, p.registry, p.log)
 	p.add("pipelines", p.consumer.Run)

@@ -109,21 +109,24 @@ func AsSent(*call.Batch) uint64 { return 0 }
 // owns.
 type Loader struct {
 	cfg        Config
-	db         *clickhouse.DB
+	shards     []*clickhouse.DB
 	attribute  Attribute
 	partitions int
 	metrics    *metrics
 	log        zerolog.Logger
 }
 
-// New makes a loader for a topic with that many partitions.
-func New(cfg Config, db *clickhouse.DB, partitions int, attribute Attribute, reg prometheus.Registerer, log zerolog.Logger) *Loader {
-	return &Loader{cfg: cfg, db: db, attribute: attribute, partitions: partitions, metrics: newMetrics(reg), log: log}
+// New makes a loader for a topic with that many partitions. Partition p of the
+// log lives on shard p modulo their number: its calls, their rollups and their
+// copies.
+func New(cfg Config, shards []*clickhouse.DB, partitions int, attribute Attribute, reg prometheus.Registerer, log zerolog.Logger) *Loader {
+	return &Loader{cfg: cfg, shards: shards, attribute: attribute, partitions: partitions, metrics: newMetrics(reg), log: log}
 }
 
 // Partition loads one partition. It belongs to one goroutine.
 type Partition struct {
 	*Loader
+	db     *clickhouse.DB // of its shard
 	number int32
 	hot    *dedupe.Set
 	cap    *cardinality.Cap
@@ -134,37 +137,46 @@ type Partition struct {
 // Open takes a partition over. Call Recover for a range that may be stored in
 // part, then Warm, then Load.
 func (l *Loader) Open(partition int32) *Partition {
-	return &Partition{Loader: l, number: partition, hot: dedupe.New(l.cfg.HotCalls), cap: cardinality.New(l.cfg.MaxValues)}
+	db := l.shards[int(partition)%len(l.shards)]
+	return &Partition{Loader: l, db: db, number: partition, hot: dedupe.New(l.cfg.HotCalls), cap: cardinality.New(l.cfg.MaxValues)}
 }
 
 // Warm fills the memory for duplicates from ClickHouse, as of now. It tries
-// until it succeeds or ctx ends.
+// until it succeeds or ctx ends. Every shard is asked, its own last: where
+// their number has changed, the partition's last calls are on another one.
 func (p *Partition) Warm(ctx context.Context, now time.Time) error {
 	from := now.Add(-p.cfg.RebuildWindow).UnixMicro()
 	return p.retry(ctx, "read recent calls", func(ctx context.Context) error {
-		rows, err := p.db.Query(ctx, queryRecent, map[string]any{
-			"from": from, "partitions": uint64(p.partitions), "partition": uint64(p.number),
-		})
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
 		hot := dedupe.New(p.cfg.HotCalls)
 		hot.Forget(from)
-		for rows.Next() {
-			var id string
-			var at int64
-			if err := rows.Scan(&id, &at); err != nil {
+		for i := range p.shards {
+			shard := p.shards[(int(p.number)+1+i)%len(p.shards)]
+			if err := p.warmFrom(ctx, shard, from, hot); err != nil {
 				return err
 			}
-			hot.Add(call.ID([]byte(id)), at)
-		}
-		if err := rows.Err(); err != nil {
-			return err
 		}
 		p.hot = hot
 		return nil
 	})
+}
+
+func (p *Partition) warmFrom(ctx context.Context, shard *clickhouse.DB, from int64, hot *dedupe.Set) error {
+	rows, err := shard.Query(ctx, queryRecent, map[string]any{
+		"from": from, "partitions": uint64(p.partitions), "partition": uint64(p.number),
+	})
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		var at int64
+		if err := rows.Scan(&id, &at); err != nil {
+			return err
+		}
+		hot.Add(call.ID([]byte(id)), at)
+	}
+	return rows.Err()
 }
 
 // Load stores a range that nobody has tried to store before. valid is asked

@@ -30,7 +30,7 @@ func open(t testing.TB, hot int) (*clickhouse.DB, *Loader) {
 	db := testenv.Open(t, cfg)
 	c := DefaultConfig()
 	c.HotCalls = hot
-	return db, New(c, db, 3, AsSent, prometheus.NewRegistry(), zerolog.New(zerolog.NewTestWriter(t)))
+	return db, New(c, []*clickhouse.DB{db}, 3, AsSent, prometheus.NewRegistry(), zerolog.New(zerolog.NewTestWriter(t)))
 }
 
 // message encodes calls with the given numbers as one message; equal numbers

@@ -39,7 +39,7 @@ func newWorld(t testing.TB) *world {
 		t.Fatal(err)
 	}
 	db := testenv.Open(t, cfg)
-	return &world{t: t, db: db, partitions: map[int32]*load.Partition{}, loader: load.New(load.DefaultConfig(), db, 2, load.AsSent,
+	return &world{t: t, db: db, partitions: map[int32]*load.Partition{}, loader: load.New(load.DefaultConfig(), []*clickhouse.DB{db}, 2, load.AsSent,
 		prometheus.NewRegistry(), testLogger(t))}
 }
 
