@@ -31,7 +31,8 @@ type Config struct {
 	Username      string        `yaml:"username"`
 	Password      config.Secret `yaml:"password"`
 	// Cluster is a name from the server's remote_servers; empty means that the
-	// addresses are replicas of one another or a single server.
+	// addresses are replicas of one another or a single server. With a cluster,
+	// Addresses has every node, as remote_servers names it.
 	Cluster string `yaml:"cluster"`
 	// Engine is merge_tree or replicated.
 	Engine string `yaml:"engine"`
@@ -111,6 +112,18 @@ func (c Config) Validate() error {
 		return errors.New("clickhouse: max_connections and max_inserts must be at least 1")
 	}
 	return nil
+}
+
+// AllShards is the configuration to read what lies on any shard. With a cluster
+// it is the database in which a migration makes, on every node, a Distributed
+// table for each table of Database, by the same name; without one it is c. What
+// is written, and what has to see the tables themselves, goes to a shard:
+// OpenShards.
+func (c Config) AllShards() Config {
+	if c.Cluster != "" {
+		c.Database += "_all"
+	}
+	return c
 }
 
 // config is nil when encryption is off.

@@ -27,8 +27,8 @@ type Rows = driver.Rows
 // Row is the answer to a query of one row.
 type Row = driver.Row
 
-// DB is a pool of connections to one server, or to servers that hold the same
-// rows.
+// DB is a pool of connections to one server, or to servers that answer alike:
+// replicas of a shard, or nodes of a cluster that are asked about all shards.
 type DB struct {
 	cfg     Config
 	conn    driver.Conn
@@ -45,6 +45,12 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
+	settings := client.Settings{"max_execution_time": seconds(cfg.MaxExecutionTime)}
+	if cfg.Cluster != "" {
+		// A Distributed table asks the replica that is written to, the first one
+		// that is up: another may not have everything yet.
+		settings["load_balancing"] = "in_order"
+	}
 	conn, err := client.Open(&client.Options{
 		Protocol:         client.Native,
 		TLS:              tlsConfig,
@@ -56,7 +62,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		MaxOpenConns:     cfg.MaxConnections,
 		MaxIdleConns:     cfg.MaxConnections,
 		ConnOpenStrategy: client.ConnOpenInOrder,
-		Settings:         client.Settings{"max_execution_time": seconds(cfg.MaxExecutionTime)},
+		Settings:         settings,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open clickhouse: %w", err)

@@ -35,8 +35,8 @@ var migrationPattern = regexp.MustCompile(`^(\d{4})_([a-z0-9_]+)(?:\.(cluster|si
 // the node when it is done, and one that was done is never run again; so after
 // a crash the next run goes on where this one ended.
 //
-// In a file ${database}, ${cluster} and the names in vars stand for their
-// values, and ${engine:ReplacingMergeTree(version)} for that engine or its
+// In a file ${database}, ${all_shards} (the database of AllShards), ${cluster}
+// and the names in vars stand for their values, and ${engine:ReplacingMergeTree(version)} for that engine or its
 // replicated form, by configuration.
 func Migrate(ctx context.Context, cfg Config, files fs.FS, vars map[string]string) (int, error) {
 	if err := cfg.Validate(); err != nil {
@@ -209,11 +209,14 @@ func placeholder(name, text string, cfg Config, vars map[string]string) (string,
 	switch name {
 	case "database":
 		return cfg.Database, nil
-	case "cluster":
+	case "cluster", "all_shards":
 		if cfg.Cluster == "" {
-			return "", fmt.Errorf("${cluster} is used and no cluster is configured; name the file ….cluster.sql")
+			return "", fmt.Errorf("${%s} is used and no cluster is configured; name the file ….cluster.sql", name)
 		}
-		return cfg.Cluster, nil
+		if name == "cluster" {
+			return cfg.Cluster, nil
+		}
+		return cfg.AllShards().Database, nil
 	}
 	value, known := vars[name]
 	if !known {

@@ -9,8 +9,9 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Node is one replica of a shard: the native address and the account that the
-// engine logs in with.
+// Node is one replica of a shard: the native address and the account that other
+// engines log in with to read from it. That of ReaderUser is enough: Tollway
+// writes to each shard itself.
 type Node struct {
 	Host     string `yaml:"host"`
 	Port     int    `yaml:"port"`

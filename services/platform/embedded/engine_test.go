@@ -323,76 +323,62 @@ func TestSecretFilesAreTheOwnersAlone(t *testing.T) {
 	}
 }
 
-// startCluster starts two engines that know one another as the two shards of
-// the cluster named shards.
-func startCluster(t *testing.T) (*embedded.Engine, *embedded.Engine) {
-	t.Helper()
-	passwords := embedded.Passwords{Tollway: "owner of both", Reader: "reader of both"}
-	var ports [2]int
-	var shards []embedded.Shard
-	for i := range ports {
-		port, err := embedded.FreePort()
-		if err != nil {
-			t.Fatal(err)
-		}
-		ports[i] = port
-		shards = append(shards, embedded.Shard{{Host: "127.0.0.1", Port: port, Username: embedded.TollwayUser, Password: passwords.Tollway}})
-	}
-	var engines [2]*embedded.Engine
-	for i := range engines {
-		cfg := testenv.EngineConfig(t.TempDir())
-		cfg.NativePort, cfg.Passwords, cfg.Clusters = ports[i], passwords, map[string][]embedded.Shard{"shards": shards}
-		engine, err := embedded.StartEngine(t.Context(), cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = engine.Close() })
-		engines[i] = engine
-	}
-	return engines[0], engines[1]
-}
-
 func TestTwoEnginesAreTwoShards(t *testing.T) {
-	first, second := startCluster(t)
-	cfg := testenv.ConfigFor(first)
-	cfg.Cluster = "shards"
-	cfg.Addresses = append(cfg.Addresses, second.NativeAddr())
-	cfg.HTTPAddresses = append(cfg.HTTPAddresses, second.HTTPAddr())
+	cfg := testenv.ClusterConfig(t)
 	migrations := os.DirFS("testdata/shards")
-	for run, want := range []int{4, 0} {
+	for run, want := range []int{6, 0} {
 		applied, err := clickhouse.Migrate(t.Context(), cfg, migrations, nil)
 		if err != nil || applied != want {
 			t.Fatalf("run %d applied %d steps, error %v; want %d", run+1, applied, err, want)
 		}
 	}
-	shards, err := clickhouse.OpenShards(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
+	shards := testenv.OpenShards(t, cfg)
+	if len(shards) != 2 {
+		t.Fatalf("%d shards", len(shards))
 	}
-	for _, shard := range shards {
-		t.Cleanup(func() { _ = shard.Close() })
+	for i, shard := range shards {
+		if err := shard.Exec(t.Context(), "INSERT INTO here SELECT number, 'x' FROM numbers({n:UInt64})", map[string]any{"n": 300 + 400*i}); err != nil {
+			t.Fatal(err)
+		}
 	}
-	err = shards[0].Exec(t.Context(), "INSERT INTO everywhere SELECT number, 'x' FROM numbers(1000)", nil,
-		clickhouse.WithSettings(map[string]any{"distributed_foreground_insert": 1}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	reader := testenv.Open(t, testenv.AsReader(shards[1].Config(), second))
+	all := cfg.AllShards()
+	backwards := all
+	backwards.Addresses = []string{all.Addresses[1], all.Addresses[0]}
+	reader := testenv.Open(t, testenv.AsReader(backwards, testenv.Engine(t)))
 	for name, check := range map[string]struct {
-		db    *clickhouse.DB
-		table string
-		want  uint64
+		db   *clickhouse.DB
+		want uint64
 	}{
-		"first shard":               {shards[0], "here", 500},
-		"second shard":              {shards[1], "here", 500},
-		"all of it from the first":  {shards[0], "everywhere", 1000},
-		"all of it from the second": {shards[1], "everywhere", 1000},
-		"all of it as the reader":   {reader, "everywhere", 1000},
+		"first shard":               {shards[0], 300},
+		"second shard":              {shards[1], 700},
+		"all of it from the first":  {testenv.Open(t, all), 1000},
+		"all of it from the second": {testenv.Open(t, backwards), 1000},
+		"all of it as the reader":   {reader, 1000},
+		"a shard as the reader":     {testenv.Open(t, testenv.AsReader(shards[1].Config(), testenv.Engine(t))), 700},
 	} {
 		var rows uint64
-		if err := check.db.QueryRow(t.Context(), "SELECT count() FROM "+check.table, nil).Scan(&rows); err != nil || rows != check.want {
+		if err := check.db.QueryRow(t.Context(), "SELECT count() FROM here", nil).Scan(&rows); err != nil || rows != check.want {
 			t.Errorf("%s: %d rows, error %v; want %d", name, rows, err, check.want)
 		}
+	}
+	// Shards ask each other as the reader, so nobody gets more through them.
+	if err := shards[1].Exec(t.Context(), "CREATE DATABASE IF NOT EXISTS hidden", nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = shards[1].Exec(context.WithoutCancel(t.Context()), "DROP DATABASE hidden SYNC", nil) })
+	if err := shards[1].Exec(t.Context(), "CREATE TABLE hidden.t ENGINE = MergeTree ORDER BY a AS SELECT 1 AS a", nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []string{
+		"INSERT INTO here VALUES (1, 'y')", "DROP TABLE here", "SELECT * FROM cluster('shards', 'hidden', 't')",
+		"SELECT * FROM cluster('shards', 'system', 'users')",
+	} {
+		if err := reader.Exec(t.Context(), statement, nil); err == nil {
+			t.Errorf("the reader may do: %s", statement)
+		}
+	}
+	if err := testenv.Open(t, all).Exec(t.Context(), "INSERT INTO here VALUES (1, 'y')", nil); err == nil {
+		t.Error("one may write to a Distributed table, past the choice of a shard")
 	}
 }
 

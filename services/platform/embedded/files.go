@@ -131,9 +131,7 @@ func usersXML(cfg EngineConfig, passwords Passwords) []byte {
 	for _, database := range cfg.ReadableDatabases {
 		fmt.Fprintf(&b, "        <query>GRANT SELECT ON %s.*</query>\n", database)
 	}
-	// Distributed tables read the other shards through this right.
-	b.WriteString(`        <query>GRANT REMOTE ON *.*</query>
-      </grants>
+	b.WriteString(`      </grants>
     </reader>
   </users>
 </clickhouse>

@@ -1,0 +1,2 @@
+CREATE TABLE IF NOT EXISTS ${all_shards}.calls AS ${database}.calls
+ENGINE = Distributed('${cluster}', '${database}', 'calls')
