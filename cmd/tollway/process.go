@@ -12,11 +12,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/tollway/tollway/pipelines/delivery"
 	"github.com/tollway/tollway/pipelines/load"
@@ -32,6 +32,7 @@ import (
 	"github.com/tollway/tollway/services/platform/auth"
 	"github.com/tollway/tollway/services/platform/clickhouse"
 	"github.com/tollway/tollway/services/platform/kafkaio"
+	"github.com/tollway/tollway/services/platform/rest"
 	"github.com/tollway/tollway/services/reports"
 	"github.com/tollway/tollway/sql"
 )
@@ -43,6 +44,7 @@ type process struct {
 	log      zerolog.Logger
 	registry *prometheus.Registry
 	admin    *admin.Server
+	auth     *auth.Chain
 	guard    *auth.Guard
 	kafka    *kafkaio.Client
 	producer *kafkaio.Producer
@@ -81,7 +83,8 @@ func newProcess(ctx context.Context, cfg Config, data string, log zerolog.Logger
 	if err != nil {
 		return nil, err
 	}
-	if p.guard, err = auth.NewGuard(tokens, rules()); err != nil {
+	p.auth = auth.NewChain(p.registry, tokens)
+	if p.guard, err = auth.NewGuard(p.auth, rules()); err != nil {
 		return nil, err
 	}
 	if p.kafka, err = kafkaio.Open(cfg.Kafka.Config, log, kafkaio.WithRegisterer(p.registry)); err != nil {
@@ -108,25 +111,26 @@ func (p *process) close() {
 
 // rules is who may call what. What is not here is refused to everyone.
 func rules() auth.Rules {
-	ingest := []auth.Role{auth.Gateway, auth.Admin}
-	readers := []auth.Role{auth.Admin, auth.ProductManager, auth.Finance, auth.Consumer}
+	ingest := auth.Rule{Roles: []auth.Role{auth.Gateway, auth.Admin}, Scope: "events.write"}
 	all := auth.Rules{
 		"/envoy.service.accesslog.v3.AccessLogService/*":       ingest,
 		"/envoy.service.metrics.v3.MetricsService/*":           ingest,
 		"/opentelemetry.proto.collector.logs.v1.LogsService/*": ingest,
-		"POST /v1/events":              ingest,
-		"POST /v1/logs":                ingest,
-		"POST /v1/reports:query":       readers,
-		"GET /v1/reports/metrics":      readers,
-		"GET /v1/events:trace":         {auth.Admin, auth.ProductManager, auth.Finance, auth.Gateway},
-		"GET /v1/deadLetters":          {auth.Admin},
-		"POST /v1/deadLetters:redrive": {auth.Admin},
+		"POST /v1/events": ingest,
+		"POST /v1/logs":   ingest,
 	}
-	for _, table := range []map[string][]string{reports.Rules, events.Rules} {
+	for scope, table := range map[string]map[string][]string{"reports.read": reports.Rules, "events.read": events.Rules} {
 		for method, roles := range table {
+			rule := auth.Rule{Scope: scope}
 			for _, role := range roles {
-				all[method] = append(all[method], auth.Role(role))
+				rule.Roles = append(rule.Roles, auth.Role(role))
 			}
+			// A report has no name: the reports service ties it to the account.
+			rule.SelfScoped = slices.Contains(rule.Roles, auth.Consumer)
+			if method == eventsv1.Events_RedriveDeadLetters_FullMethodName {
+				rule.Scope = "events.write"
+			}
+			all[method] = rule
 		}
 	}
 	return all
@@ -157,7 +161,8 @@ func trusted(ctx context.Context) bool {
 
 func (p *process) server() *grpc.Server {
 	if p.grpc == nil {
-		options := append(als.ServerOptions(), grpc.UnaryInterceptor(p.guard.Unary()), grpc.StreamInterceptor(p.guard.Stream()))
+		options := append(als.ServerOptions(), grpc.Creds(rest.Credentials(insecure.NewCredentials())),
+			grpc.UnaryInterceptor(p.guard.Unary()), grpc.StreamInterceptor(p.guard.Stream()))
 		p.grpc = grpc.NewServer(options...)
 	}
 	return p.grpc
@@ -301,19 +306,18 @@ func (p *process) addReports(ctx context.Context) error {
 	reportsv1.RegisterReportsServer(p.server(), report)
 	eventsv1.RegisterEventsServer(p.server(), trace)
 
-	rest := runtime.NewServeMux(runtime.WithMarshalerOption(runtime.MIMEWildcard, reports.JSON()), runtime.WithErrorHandler(reports.Problem))
-	if err := errors.Join(
-		reportsv1.RegisterReportsHandlerServer(ctx, rest, report),
-		eventsv1.RegisterEventsHandlerServer(ctx, rest, trace),
-	); err != nil {
+	gateway, err := rest.New(ctx, reportsv1.RegisterReportsHandler, eventsv1.RegisterEventsHandler)
+	if err != nil {
 		return err
 	}
+	p.onClose(func() { _ = gateway.Close() })
+	p.add("rest", func(ctx context.Context) error { return gateway.Serve(ctx, p.grpc) })
 	if p.collector != nil {
-		p.collector.Handle("/", rest)
+		p.collector.HandleOpen("/", gateway)
 		return nil
 	}
 	p.mux = http.NewServeMux()
-	p.mux.Handle("/", p.guard.Middleware(rest))
+	p.mux.Handle("/", gateway)
 	p.add("http", p.serveHTTP)
 	return nil
 }

@@ -105,6 +105,10 @@ func (c *Collector) Handle(pattern string, h http.Handler) {
 	c.mux.Handle(pattern, h)
 }
 
+// HandleOpen serves a path without the guard, for a handler that checks callers
+// itself.
+func (c *Collector) HandleOpen(pattern string, h http.Handler) { c.mux.Handle(pattern, h) }
+
 // Run runs everything until ctx ends or a source fails. Sources stop first, and
 // what they gave is sent before the publisher stops.
 func (c *Collector) Run(ctx context.Context) error {

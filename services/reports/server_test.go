@@ -20,7 +20,7 @@ import (
 	"github.com/tollway/tollway/pipelines/call"
 	reportsv1 "github.com/tollway/tollway/schemas/proto/tollway/reports/v1"
 	"github.com/tollway/tollway/services/platform/auth"
-	"github.com/tollway/tollway/services/reports/filter"
+	"github.com/tollway/tollway/services/platform/filter"
 )
 
 var (
@@ -342,13 +342,16 @@ func TestAuthenticated(t *testing.T) {
 	if _, err := Authenticated(t.Context()); err == nil {
 		t.Error("nobody is let through")
 	}
-	for p, want := range map[auth.Principal]Caller{
-		{Role: auth.Admin}:                     {},
-		{Role: auth.Consumer, Account: "acme"}: {Account: "acme", Restricted: true},
-		{Role: auth.Consumer}:                  {Restricted: true},
+	for _, tc := range []struct {
+		caller auth.Principal
+		want   Caller
+	}{
+		{auth.Principal{Role: auth.Admin}, Caller{}},
+		{auth.Principal{Role: auth.Consumer, Account: "acme"}, Caller{Account: "acme", Restricted: true}},
+		{auth.Principal{Role: auth.Consumer}, Caller{Restricted: true}},
 	} {
-		if got, err := Authenticated(auth.WithPrincipal(t.Context(), p)); err != nil || got != want {
-			t.Errorf("%v is %v, %v; want %v", p, got, err, want)
+		if got, err := Authenticated(auth.WithPrincipal(t.Context(), tc.caller)); err != nil || got != tc.want {
+			t.Errorf("%v is %v, %v; want %v", tc.caller, got, err, tc.want)
 		}
 	}
 	for method, roles := range Rules {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -29,7 +30,7 @@ import (
 var (
 	adminP    = Principal{Name: "root", Role: Admin}
 	gatewayP  = Principal{Name: "edge", Role: Gateway}
-	consumerP = Principal{Name: "acme", Role: Consumer, Account: "accounts/acme"}
+	consumerP = Principal{Name: "acme", Role: Consumer, Account: "acme", TokenName: "acme"}
 )
 
 func testTokens(t *testing.T) (*Tokens, string) {
@@ -104,7 +105,7 @@ func TestTokensFollowTheFile(t *testing.T) {
 		t.Helper()
 		clock = clock.Add(recheck)
 		p, err := tokens.Authenticate(ctx, token)
-		if want && (err != nil || p != consumerP) || !want && !errors.Is(err, ErrUnauthenticated) {
+		if want && (err != nil || !cmp.Equal(p, consumerP)) || !want && !errors.Is(err, ErrUnauthenticated) {
 			t.Errorf("got %v, %v", p, err)
 		}
 	}
@@ -153,6 +154,7 @@ func TestBadTokens(t *testing.T) {
 		{Token{Name: "x", Role: "king"}, `role is "king", must be admin, product_manager, finance, gateway or consumer`},
 		{Token{Name: "x", Role: Consumer}, "token x: an account belongs to a consumer's token and to no other"},
 		{Token{Name: "x", Role: Admin, Account: "a"}, "token x: an account belongs to a consumer's token and to no other"},
+		{Token{Name: "x", Role: Admin, Scopes: []string{"reports"}}, `token x: scope is "reports", must be like reports.read`},
 	} {
 		if token, err := CreateToken(path, tc.token); err == nil || err.Error() != tc.want || token != "" {
 			t.Errorf("%+v: %q %v", tc.token, token, err)
@@ -168,48 +170,11 @@ func TestBadTokens(t *testing.T) {
 	}
 }
 
-func TestLockOut(t *testing.T) {
-	tokens, path := testTokens(t)
-	clock := time.Now()
-	tokens.now = func() time.Time { return clock }
-	good, err := os.ReadFile(filepath.Join(filepath.Dir(path), "admin.token"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	from := func(address, token string) error {
-		_, err := tokens.Authenticate(WithRemote(context.Background(), address), token)
-		return err
-	}
-	var locked *LockedOutError
-	for range failuresAllowed {
-		if err := from("192.0.2.1:1234", "tw_adm_guess"); !errors.Is(err, ErrUnauthenticated) {
-			t.Fatal(err)
-		}
-	}
-	if err := from("192.0.2.1:999", "tw_adm_guess"); !errors.As(err, &locked) || locked.RetryAfter != lockOut {
-		t.Errorf("after too many failures: %v", err)
-	}
-	if err := from("192.0.2.2:1234", "tw_adm_guess"); !errors.Is(err, ErrUnauthenticated) {
-		t.Errorf("another address: %v", err)
-	}
-	if err := from("192.0.2.1:1234", strings.TrimSpace(string(good))); err != nil {
-		t.Errorf("a good token from the locked address: %v", err)
-	}
-	clock = clock.Add(lockOut)
-	if err := from("192.0.2.1:1234", "tw_adm_guess"); !errors.Is(err, ErrUnauthenticated) {
-		t.Errorf("after the lock-out: %v", err)
-	}
-	for i := range 2 * maxAddresses {
-		_ = from(net.IPv4(10, byte(i>>16), byte(i>>8), byte(i)).String(), "x")
-	}
-	if n := len(tokens.failures.addresses); n > maxAddresses {
-		t.Errorf("%d addresses are remembered", n)
-	}
-}
+func only(roles ...Role) Rule { return Rule{Roles: roles} }
 
 func TestRules(t *testing.T) {
-	g, err := NewGuard(Static(map[string]Principal{"a": adminP, "g": gatewayP}), Rules{
-		"/svc/*": {Admin}, "/svc/Read": {Admin, Gateway}, "/svc/Re*": {Gateway}, "/open/*": {Anyone},
+	g, err := NewGuard(Static(map[string]Principal{"a": adminP, "g": gatewayP, "r": {Role: Admin, Scopes: []string{"svc.read"}}}), Rules{
+		"/svc/*": only(Admin), "/svc/Read": {Roles: []Role{Admin, Gateway}, Scope: "svc.read"}, "/svc/Re*": only(Gateway), "/open/*": only(Anyone),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -218,20 +183,31 @@ func TestRules(t *testing.T) {
 		call, token string
 		want        error
 	}{
-		{"/svc/Write", "a", nil}, {"/svc/Write", "g", errForbidden},
-		{"/svc/Read", "g", nil}, {"/svc/Read", "a", nil},
+		{"/svc/Write", "a", nil}, {"/svc/Write", "g", errForbidden}, {"/svc/Write", "r", errForbidden},
+		{"/svc/Read", "g", nil}, {"/svc/Read", "a", nil}, {"/svc/Read", "r", nil},
 		{"/svc/Reset", "g", nil}, {"/svc/Reset", "a", errForbidden},
 		{"/open/x", "", nil}, {"/none/x", "a", errForbidden},
 		{"/none/x", "", ErrUnauthenticated}, {"/svc/Read", "", ErrUnauthenticated}, {"/svc/Read", strings.Repeat("a", 4096), ErrUnauthenticated},
 	} {
-		if _, err := g.admit(context.Background(), tc.call, tc.token); !errors.Is(err, tc.want) {
+		if _, _, err := g.admit(context.Background(), tc.call, tc.token); !errors.Is(err, tc.want) {
 			t.Errorf("%s with %.4q: %v, want %v", tc.call, tc.token, err, tc.want)
 		}
-	}
-	for key, roles := range map[string][]Role{"svc": {Admin}, "get /x": {Admin}, "/a/*/b": {Admin}, "/x": nil, "/y": {"king"}} {
-		if _, err := NewGuard(nil, Rules{key: roles}); err == nil {
-			t.Errorf("rule %q %v was accepted", key, roles)
+		p, err := g.auth.Authenticate(context.Background(), tc.token)
+		if allowed := g.Allowed(tc.call, p); err == nil && allowed != (tc.want == nil) {
+			t.Errorf("%s with %.4q: allowed is %v", tc.call, tc.token, allowed)
 		}
+	}
+	for key, rule := range map[string]Rule{
+		"svc": only(Admin), "get /x": only(Admin), "/a/*/b": only(Admin), "/x": {}, "/y": only("king"), "/z": {Roles: []Role{Admin}, Scope: "everything"},
+		"/c/Neither": only(Consumer), "/c/Both": {Roles: []Role{Consumer}, OwnAccount: true, SelfScoped: true},
+		"/c/*": {Roles: []Role{Consumer}, OwnAccount: true}, "GET /c": {Roles: []Role{Consumer}, OwnAccount: true},
+	} {
+		if _, err := NewGuard(nil, Rules{key: rule}); err == nil {
+			t.Errorf("rule %q %v was accepted", key, rule)
+		}
+	}
+	if got := (Rules{"/a/B": {Scope: "b.read"}, "/a/C": {Scope: "a.read"}, "/a/D": {Scope: "b.read"}, "/a/E": {}}).Scopes(); !cmp.Equal(got, []string{"a.read", "b.read"}) {
+		t.Errorf("scopes %v", got)
 	}
 }
 
@@ -242,7 +218,9 @@ func TestHTTP(t *testing.T) {
 		t.Fatal(err)
 	}
 	tokens.next.Store(0)
-	g, err := NewGuard(tokens, Rules{"GET /v1/usage*": {Consumer}, "POST /v1/events": {Gateway}, "GET /healthz": {Anyone}})
+	g, err := NewGuard(NewChain(prometheus.NewRegistry(), tokens), Rules{
+		"GET /v1/usage*": {Roles: []Role{Consumer}, SelfScoped: true}, "POST /v1/events": only(Gateway), "GET /healthz": only(Anyone),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +245,7 @@ func TestHTTP(t *testing.T) {
 		code                          int
 		body                          string
 	}{
-		{"GET", "/v1/usage?x=1", "Bearer " + consumer, 200, `"Account":"accounts/acme"`},
+		{"GET", "/v1/usage?x=1", "Bearer " + consumer, 200, `"Account":"acme"`},
 		{"GET", "/v1/usage/", "bearer  " + consumer, 200, `"Name":"acme"`},
 		{"GET", "/healthz", "", 200, `"Name":""`},
 		{"GET", "/v1/usage", "", 401, `"title":"Unauthorized"`},
@@ -295,13 +273,13 @@ func TestHTTP(t *testing.T) {
 
 func TestGRPC(t *testing.T) {
 	const check, watch = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
-	g, err := NewGuard(Static(map[string]Principal{"a": adminP, "g": gatewayP}), Rules{check: {Admin}, watch: {Admin}})
+	g, err := NewGuard(Static(map[string]Principal{"a": adminP, "g": gatewayP}), Rules{check: only(Admin), watch: only(Admin)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	srv := grpc.NewServer(grpc.UnaryInterceptor(g.Unary()), grpc.StreamInterceptor(g.Stream()))
 	healthpb.RegisterHealthServer(srv, health.NewServer())
-	if bare, _ := NewGuard(nil, Rules{check: {Admin}}); !cmp.Equal(bare.Missing(srv), []string{"/grpc.health.v1.Health/List", watch}) {
+	if bare, _ := NewGuard(nil, Rules{check: only(Admin)}); !cmp.Equal(bare.Missing(srv), []string{"/grpc.health.v1.Health/List", watch}) {
 		t.Errorf("methods without a rule: %v", bare.Missing(srv))
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -23,9 +23,11 @@ const TokensFile = "tokens.yaml"
 
 // Token describes one token; the token itself is not kept.
 type Token struct {
-	Name    string    `yaml:"name"`
-	Role    Role      `yaml:"role"`
+	Name string `yaml:"name"`
+	Role Role   `yaml:"role"`
+	// Account is an account's id or resource name.
 	Account string    `yaml:"account,omitempty"`
+	Scopes  []string  `yaml:"scopes,omitempty"`
 	Hash    string    `yaml:"hash"`
 	Expires time.Time `yaml:"expires,omitempty"`
 }
@@ -38,7 +40,7 @@ type tokensFile struct {
 var writing sync.Mutex
 
 // CreateToken adds a token to a file and returns it; it cannot be shown again.
-// Name, Role, Account and Expires of t are used; a zero Expires means never.
+// Name, Role, Account, Scopes and Expires of t are used; a zero Expires means never.
 func CreateToken(path string, t Token) (string, error) {
 	writing.Lock()
 	defer writing.Unlock()
@@ -46,7 +48,7 @@ func CreateToken(path string, t Token) (string, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	token, err := newToken(t.Role)
+	token, _, err := NewToken(t.Role)
 	if err != nil {
 		return "", err
 	}
@@ -105,7 +107,7 @@ func firstToken(path string, role Role) (string, error) {
 			return token, os.Chmod(path, 0o600)
 		}
 	}
-	token, err := newToken(role)
+	token, _, err := NewToken(role)
 	if err != nil {
 		return "", err
 	}
@@ -156,7 +158,12 @@ func (f *tokensFile) entries() (map[tokenHash]entry, error) {
 		if (t.Role == Consumer) != (t.Account != "") {
 			return nil, fmt.Errorf("token %s: an account belongs to a consumer's token and to no other", t.Name)
 		}
-		e := entry{principal: Principal{Name: t.Name, Role: t.Role, Account: t.Account}, expires: t.Expires}
+		for _, scope := range t.Scopes {
+			if !scopeName.MatchString(scope) {
+				return nil, fmt.Errorf("token %s: scope is %q, must be like reports.read", t.Name, scope)
+			}
+		}
+		e := entry{principal: Principal{Name: t.Name, Role: t.Role, Account: accountID(t.Account), Scopes: t.Scopes, TokenName: t.Name}, expires: t.Expires}
 		text, ok := strings.CutPrefix(t.Hash, "sha256:")
 		if n, err := hex.Decode(e.hash[:], []byte(text)[:min(len(text), 64)]); !ok || err != nil || n != len(e.hash) || len(text) != 64 {
 			return nil, fmt.Errorf("token %s: hash must be sha256: and 64 hexadecimal digits", t.Name)
@@ -205,10 +212,9 @@ const recheck = 500 * time.Millisecond
 
 // Tokens authenticates against a token file and follows its changes.
 type Tokens struct {
-	path     string
-	log      zerolog.Logger
-	failures *failures
-	now      func() time.Time
+	path string
+	log  zerolog.Logger
+	now  func() time.Time
 
 	entries atomic.Pointer[map[tokenHash]entry]
 	next    atomic.Int64 // when to look at the file again, Unix nanoseconds
@@ -224,25 +230,19 @@ type fileState struct {
 
 // OpenTokens reads a token file.
 func OpenTokens(path string, log zerolog.Logger) (*Tokens, error) {
-	t := &Tokens{path: path, log: log, failures: newFailures(), now: time.Now}
+	t := &Tokens{path: path, log: log, now: time.Now}
 	if err := t.reload(); err != nil {
 		return nil, err
 	}
 	return t, nil
 }
 
-// Authenticate tells whose token it is. A good token always passes. An address
-// (WithRemote or gRPC's peer) that keeps failing gets a *LockedOutError instead
-// of ErrUnauthenticated: the callers behind a shared address are not punished for
-// one of them.
-func (t *Tokens) Authenticate(ctx context.Context, bearer string) (Principal, error) {
+// Authenticate tells whose token it is.
+func (t *Tokens) Authenticate(_ context.Context, bearer string) (Principal, error) {
 	now := t.now()
 	t.follow(now)
 	if p, ok := lookup(*t.entries.Load(), bearer, now); ok {
 		return p, nil
-	}
-	if wait := t.failures.add(remote(ctx), now); wait > 0 {
-		return Principal{}, &LockedOutError{RetryAfter: wait}
 	}
 	return Principal{}, ErrUnauthenticated
 }
@@ -283,70 +283,4 @@ func (t *Tokens) reload() error {
 	t.seen = state
 	t.entries.Store(&entries)
 	return nil
-}
-
-const (
-	failuresAllowed = 10
-	failureWindow   = time.Minute
-	lockOut         = time.Minute
-	maxAddresses    = 10_000
-)
-
-// failures counts failed attempts per address, in bounded memory.
-type failures struct {
-	mu        sync.Mutex
-	addresses map[string]*failure
-}
-
-type failure struct {
-	count       int
-	windowEnds  time.Time
-	lockedUntil time.Time
-}
-
-func newFailures() *failures { return &failures{addresses: map[string]*failure{}} }
-
-// add counts a failure and returns how long the address is locked out.
-func (f *failures) add(address string, now time.Time) time.Duration {
-	if address == "" {
-		return 0
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	a := f.addresses[address]
-	if a == nil {
-		f.makeRoom(now)
-		a = &failure{}
-		f.addresses[address] = a
-	}
-	if now.Before(a.lockedUntil) {
-		return a.lockedUntil.Sub(now)
-	}
-	if !now.Before(a.windowEnds) {
-		a.count, a.windowEnds = 0, now.Add(failureWindow)
-	}
-	if a.count++; a.count > failuresAllowed {
-		a.lockedUntil, a.windowEnds = now.Add(lockOut), now.Add(lockOut)
-		return lockOut
-	}
-	return 0
-}
-
-// makeRoom forgets what is over, and if that is not enough, a quarter of the rest,
-// so that a flood of addresses does not search the whole map for each of them.
-func (f *failures) makeRoom(now time.Time) {
-	if len(f.addresses) < maxAddresses {
-		return
-	}
-	for k, a := range f.addresses {
-		if !now.Before(a.windowEnds) && !now.Before(a.lockedUntil) {
-			delete(f.addresses, k)
-		}
-	}
-	for k := range f.addresses {
-		if len(f.addresses) <= maxAddresses*3/4 {
-			return
-		}
-		delete(f.addresses, k)
-	}
 }

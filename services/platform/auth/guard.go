@@ -3,7 +3,6 @@ package auth
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"net/http"
 	"path"
@@ -11,102 +10,79 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/tollway/tollway/services/platform/problem"
 )
 
-// Rules says who may call what. A key is a gRPC method ("/pkg.Service/Method"), an
-// HTTP method and path ("POST /v1/events"), or the beginning of one, ending in
-// "*". An exact key wins over a beginning, a longer beginning over a shorter one.
-// What no key matches is refused to everyone.
-type Rules map[string][]Role
-
 // Guard applies rules to gRPC and HTTP calls.
 type Guard struct {
-	auth     Authenticator
-	exact    map[string][]Role
-	prefixes []prefixRule // the longest first
+	auth  Authenticator
+	rules ruleSet
 }
 
-type prefixRule struct {
-	prefix string
-	roles  []Role
-}
-
-// NewGuard checks the rules' keys and roles.
+// NewGuard checks the rules.
 func NewGuard(auth Authenticator, rules Rules) (*Guard, error) {
-	g := &Guard{auth: auth, exact: map[string][]Role{}}
-	for key, roles := range rules {
-		if err := checkRule(key, roles); err != nil {
-			return nil, fmt.Errorf("rule %q: %w", key, err)
-		}
-		if prefix, ok := strings.CutSuffix(key, "*"); ok {
-			g.prefixes = append(g.prefixes, prefixRule{prefix, roles})
-		} else {
-			g.exact[key] = roles
-		}
+	set, err := newRuleSet(rules)
+	if err != nil {
+		return nil, err
 	}
-	slices.SortFunc(g.prefixes, func(a, b prefixRule) int { return len(b.prefix) - len(a.prefix) })
-	return g, nil
-}
-
-func checkRule(key string, roles []Role) error {
-	method, p, isHTTP := strings.Cut(key, " ")
-	if !isHTTP {
-		p = key
-	} else if method == "" || strings.ToUpper(method) != method {
-		return errors.New("an HTTP rule begins with the method in capitals")
-	}
-	if !strings.HasPrefix(p, "/") || strings.Contains(strings.TrimSuffix(p, "*"), "*") {
-		return errors.New("a path begins with / and has * at its end only")
-	}
-	if len(roles) == 0 {
-		return errors.New("no role is given")
-	}
-	for _, r := range roles {
-		if _, ok := prefixes[r]; !ok && r != Anyone {
-			return fmt.Errorf("role %q is not known", r)
-		}
-	}
-	return nil
-}
-
-func (g *Guard) roles(call string) []Role {
-	if roles, ok := g.exact[call]; ok {
-		return roles
-	}
-	for _, r := range g.prefixes {
-		if strings.HasPrefix(call, r.prefix) {
-			return r.roles
-		}
-	}
-	return nil
+	return &Guard{auth: auth, rules: set}, nil
 }
 
 var errForbidden = errors.New("forbidden")
 
-// admit returns the context to go on with, or why not. A call for anyone is not
-// authenticated at all.
-func (g *Guard) admit(ctx context.Context, call, bearer string) (context.Context, error) {
-	roles := g.roles(call)
-	if slices.Contains(roles, Anyone) {
-		return ctx, nil
+// Allowed tells whether the rules let a principal make a call, by role and scope.
+// What the call is about is judged by AllowedRequest.
+func (g *Guard) Allowed(call string, p Principal) bool {
+	rule, _ := g.rules.find(call)
+	return slices.Contains(rule.Roles, Anyone) || rule.allows(p, call) == nil
+}
+
+// AllowedRequest tells whether a principal may make a gRPC call with this
+// request: nil, or a gRPC status that says why not.
+func (g *Guard) AllowedRequest(method string, p Principal, request any) error {
+	rule, _ := g.rules.find(method)
+	if slices.Contains(rule.Roles, Anyone) {
+		return nil
+	}
+	if err := rule.allows(p, method); err != nil {
+		return statusOf(err)
+	}
+	return rule.checkRequest(p, request)
+}
+
+// checkRequest keeps consumers to their own account.
+func (r Rule) checkRequest(p Principal, request any) error {
+	if p.Role != Consumer {
+		return nil
+	}
+	if err := ownAccount(r, p.Account, request); err != nil {
+		return status.Error(codes.PermissionDenied, err.Error())
+	}
+	return nil
+}
+
+// admit returns the context to go on with, with the caller in it, or why not. A
+// call for anyone is not authenticated at all.
+func (g *Guard) admit(ctx context.Context, call, bearer string) (context.Context, Rule, error) {
+	rule, _ := g.rules.find(call)
+	if slices.Contains(rule.Roles, Anyone) {
+		return ctx, rule, nil
 	}
 	p, err := g.auth.Authenticate(ctx, bearer)
 	if err != nil {
-		return nil, err
+		return nil, rule, err
 	}
-	if len(roles) == 0 {
-		return nil, fmt.Errorf("%w: no rule allows %s", errForbidden, call)
+	if err := rule.allows(p, call); err != nil {
+		return nil, rule, err
 	}
-	if !slices.Contains(roles, p.Role) {
-		return nil, fmt.Errorf("%w: role %s may not call %s", errForbidden, p.Role, call)
-	}
-	return WithPrincipal(ctx, p), nil
+	return WithPrincipal(ctx, p), rule, nil
 }
 
 // bearerOf takes the token out of an Authorization header.
@@ -118,101 +94,147 @@ func bearerOf(header string) string {
 	return strings.TrimSpace(header[len(scheme):])
 }
 
-func (g *Guard) admitGRPC(ctx context.Context, method string) (context.Context, error) {
+func (g *Guard) admitGRPC(ctx context.Context, method string) (context.Context, Rule, error) {
+	ctx = withCaller(ctx)
 	bearer := ""
 	if v := metadata.ValueFromIncomingContext(ctx, "authorization"); len(v) == 1 {
 		bearer = bearerOf(v[0])
 	}
-	out, err := g.admit(ctx, method, bearer)
+	out, rule, err := g.admit(ctx, method, bearer)
+	if err != nil {
+		return nil, rule, statusOf(err)
+	}
+	return out, rule, nil
+}
+
+// statusOf tells a gRPC caller why it is not let in.
+func statusOf(err error) error {
 	var locked *LockedOutError
 	switch {
-	case err == nil:
-		return out, nil
 	case errors.As(err, &locked):
-		return nil, status.Error(codes.ResourceExhausted, locked.Error())
+		return locked.status()
 	case errors.Is(err, errForbidden):
-		return nil, status.Error(codes.PermissionDenied, err.Error())
+		return status.Error(codes.PermissionDenied, reason(err))
 	case errors.Is(err, ErrUnauthenticated):
-		return nil, status.Error(codes.Unauthenticated, ErrUnauthenticated.Error())
+		return status.Error(codes.Unauthenticated, ErrUnauthenticated.Error())
 	}
-	return nil, status.Error(codes.Unavailable, "tokens cannot be checked now")
+	return status.Error(codes.Unavailable, errNotNow)
 }
+
+// reason is why something is forbidden, as far as the caller may know.
+func reason(err error) string { return strings.TrimPrefix(err.Error(), errForbidden.Error()+": ") }
+
+// errNotNow is all that a caller hears about parts that do not work.
+const errNotNow = "who calls cannot be checked now"
 
 // Unary guards single calls.
 func (g *Guard) Unary() grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-		ctx, err := g.admitGRPC(ctx, info.FullMethod)
+		ctx, rule, err := g.admitGRPC(ctx, info.FullMethod)
 		if err != nil {
 			return nil, err
+		}
+		if p, ok := FromContext(ctx); ok {
+			if err := rule.checkRequest(p, req); err != nil {
+				return nil, err
+			}
 		}
 		return next(ctx, req)
 	}
 }
 
-// Stream guards streams, when they begin.
+// Stream guards streams when they begin, and every message that a consumer sends.
 func (g *Guard) Stream() grpc.StreamServerInterceptor {
 	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-		ctx, err := g.admitGRPC(ss.Context(), info.FullMethod)
+		ctx, rule, err := g.admitGRPC(ss.Context(), info.FullMethod)
 		if err != nil {
 			return err
 		}
-		return next(srv, &guardedStream{ServerStream: ss, ctx: ctx})
+		return next(srv, &guardedStream{ServerStream: ss, ctx: ctx, rule: rule})
 	}
 }
 
 type guardedStream struct {
 	grpc.ServerStream
-	ctx context.Context
+	ctx  context.Context
+	rule Rule
 }
 
 // Context holds the principal.
 func (s *guardedStream) Context() context.Context { return s.ctx }
 
+// RecvMsg is what the generated code reads requests with.
+func (s *guardedStream) RecvMsg(m any) error {
+	if err := s.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	if p, ok := FromContext(s.ctx); ok {
+		return s.rule.checkRequest(p, m)
+	}
+	return nil
+}
+
 // Missing lists the methods of a server that no rule matches, in order. A process
 // refuses to start when there are any: they were forgotten.
 func (g *Guard) Missing(srv *grpc.Server) []string {
-	var out []string
-	for service, info := range srv.GetServiceInfo() {
-		for _, m := range info.Methods {
-			if call := "/" + service + "/" + m.Name; g.roles(call) == nil {
-				out = append(out, call)
-			}
-		}
-	}
-	slices.Sort(out)
-	return out
+	return slices.DeleteFunc(Methods(srv), func(method string) bool {
+		_, ok := g.rules.find(method)
+		return ok
+	})
 }
 
-// Middleware guards HTTP requests. A path that is not in its shortest form is
-// refused, since a handler might read it differently than the rules do.
+// Middleware guards HTTP requests.
 func (g *Guard) Middleware(next http.Handler) http.Handler {
+	return CleanPaths(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := withHTTPCaller(r)
+		ctx, _, err := g.admit(ctx, r.Method+" "+r.URL.Path, bearerOf(r.Header.Get("Authorization")))
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(ctx))
+	}))
+}
+
+// CleanPaths refuses a path that is not in its shortest form, since a handler
+// might read it differently than the rules do.
+func CleanPaths(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p := r.URL.Path
 		if clean := path.Clean(p); clean != p && clean+"/" != p {
 			problem.Write(w, http.StatusBadRequest, "Malformed path", "the path has empty or dot segments", nil)
 			return
 		}
-		ctx, err := g.admit(WithRemote(r.Context(), r.RemoteAddr), r.Method+" "+p, bearerOf(r.Header.Get("Authorization")))
-		if err != nil {
-			refuse(w, err)
-			return
-		}
-		next.ServeHTTP(w, r.WithContext(ctx))
+		next.ServeHTTP(w, r)
 	})
+}
+
+// status has the wait as a detail, for programs.
+func (e *LockedOutError) status() error {
+	s := status.New(codes.ResourceExhausted, e.Error())
+	if detailed, err := s.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(e.RetryAfter)}); err == nil {
+		s = detailed
+	}
+	return s.Err()
+}
+
+// retryAfter is whole seconds, rounded up.
+func (e *LockedOutError) retryAfter() string {
+	return strconv.Itoa(int(math.Ceil(e.RetryAfter.Seconds())))
 }
 
 func refuse(w http.ResponseWriter, err error) {
 	var locked *LockedOutError
 	switch {
 	case errors.As(err, &locked):
-		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(locked.RetryAfter.Seconds()))))
+		w.Header().Set("Retry-After", locked.retryAfter())
 		problem.Write(w, http.StatusTooManyRequests, "Too many failed attempts", locked.Error(), nil)
 	case errors.Is(err, errForbidden):
-		problem.Write(w, http.StatusForbidden, "", strings.TrimPrefix(err.Error(), errForbidden.Error()+": "), nil)
+		problem.Write(w, http.StatusForbidden, "", reason(err), nil)
 	case errors.Is(err, ErrUnauthenticated):
 		w.Header().Set("WWW-Authenticate", `Bearer realm="tollway"`)
 		problem.Write(w, http.StatusUnauthorized, "", ErrUnauthenticated.Error(), nil)
 	default:
-		problem.Write(w, http.StatusServiceUnavailable, "", "tokens cannot be checked now", nil)
+		problem.Write(w, http.StatusServiceUnavailable, "", errNotNow, nil)
 	}
 }
