@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/tollway/tollway/services/reports/filter"
+	"github.com/tollway/tollway/services/platform/filter"
 )
 
 // checkFilter refuses a filter that cannot be turned into a condition.

@@ -8,7 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/tollway/tollway/services/reports/filter"
+	"github.com/tollway/tollway/services/platform/filter"
 )
 
 // TestPlanTiles: the parts of a plan follow one another without gap or

@@ -7,7 +7,7 @@ import (
 	_ "time/tzdata" // time zones of requests do not depend on the machine
 
 	reportsv1 "github.com/tollway/tollway/schemas/proto/tollway/reports/v1"
-	"github.com/tollway/tollway/services/reports/filter"
+	"github.com/tollway/tollway/services/platform/filter"
 )
 
 const (

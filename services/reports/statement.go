@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/tollway/tollway/services/reports/filter"
+	"github.com/tollway/tollway/services/platform/filter"
 )
 
 // binder collects the parameters of a statement. Every value that a caller

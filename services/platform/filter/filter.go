@@ -1,4 +1,4 @@
-// Package filter reads the filter language of the reports API: a subset of
+// Package filter reads the language in which the APIs filter: a subset of
 // AIP-160.
 //
 // In: text from a caller. Out: a tree of comparisons, with the position of
@@ -235,7 +235,7 @@ func (p *parser) simple(depth int) (Expr, error) {
 func (p *parser) comparison() (Expr, error) {
 	field := p.take()
 	if field.kind != tokenText || field.quoted {
-		return nil, fail(field.pos, "expected the name of a dimension, found %s", field)
+		return nil, fail(field.pos, "expected the name of a field, found %s", field)
 	}
 	if p.comparisons++; p.comparisons > MaxComparisons {
 		return nil, fail(field.pos, "more than %d comparisons", MaxComparisons)

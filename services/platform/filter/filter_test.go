@@ -49,10 +49,10 @@ func TestParseErrors(t *testing.T) {
 	}{
 		{`product`, `expected =, !=, <, <=, >, >= or : after "product", found the end of the filter`, 7},
 		{`product =`, `expected a value, found the end of the filter`, 9},
-		{`= x`, `expected the name of a dimension, found "="`, 0},
-		{`"a" = x`, `expected the name of a dimension, found "a"`, 0},
+		{`= x`, `expected the name of a field, found "="`, 0},
+		{`"a" = x`, `expected the name of a field, found "a"`, 0},
 		{`a = x b = y`, `unexpected "b"; join comparisons with AND or OR`, 6},
-		{`a = x AND`, `expected the name of a dimension, found the end of the filter`, 9},
+		{`a = x AND`, `expected the name of a field, found the end of the filter`, 9},
 		{`(a = x`, `expected ")" for the "(" in column 1`, 6},
 		{`a = x)`, `unexpected ")"; join comparisons with AND or OR`, 5},
 		{`a = "x`, `the quoted string does not end`, 4},
