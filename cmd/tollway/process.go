@@ -231,28 +231,28 @@ func migrate(ctx context.Context, cfg Config) (int, error) {
 
 // addPipelines moves calls from the log into ClickHouse.
 func (p *process) addPipelines(ctx context.Context) error {
-	db, err := clickhouse.Open(ctx, p.cfg.ClickHouse.Config)
+	shards, err := clickhouse.OpenShards(ctx, p.cfg.ClickHouse.Config)
 	if err != nil {
 		return err
 	}
-	p.onClose(func() { _ = db.Close() })
+	p.onClose(func() { closeAll(shards) })
 	partitions, err := p.kafka.Partitions(ctx, p.cfg.Delivery.Topic)
 	if err != nil {
 		return err
 	}
-	loader := load.New(p.cfg.Load, []*clickhouse.DB{db}, len(partitions), load.AsSent, p.registry, p.log)
+	loader := load.New(p.cfg.Load, shards, len(partitions), load.AsSent, p.registry, p.log)
 	p.consumer = delivery.New(p.cfg.Delivery, p.kafka, p.producer,
 		func(partition int32) delivery.Store { return loader.Open(partition) }, p.registry, p.log)
 	p.add("pipelines", p.consumer.Run)
 	sealer, err := reconcile.New(p.cfg.Reconcile, reconcile.Deps{
-		DB: db, Watermark: delivery.NewWatermark(p.kafka, p.cfg.Delivery), Metrics: p.registry, Logger: p.log,
+		Shards: shards, Watermark: delivery.NewWatermark(p.kafka, p.cfg.Delivery), Metrics: p.registry, Logger: p.log,
 	})
 	if err != nil {
 		return err
 	}
 	p.add("sealer", sealer.Run)
 	statistics, err := reconcile.NewServedRunner(reconcile.DefaultServedConfig(), reconcile.ServedDeps{
-		Client: p.kafka, DB: db, Metrics: p.registry, Logger: p.log,
+		Client: p.kafka, DB: shards[0], Metrics: p.registry, Logger: p.log,
 	})
 	if err != nil {
 		return err
@@ -287,7 +287,7 @@ func (w *watermark) Watermark(ctx context.Context) (time.Time, error) {
 
 // addReports answers queries.
 func (p *process) addReports(ctx context.Context) error {
-	db, err := clickhouse.Open(ctx, p.cfg.ClickHouse.reader())
+	db, err := clickhouse.Open(ctx, p.cfg.ClickHouse.reader().AllShards())
 	if err != nil {
 		return err
 	}

@@ -76,12 +76,12 @@ func (f *reconcileFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	db, done, err := openClickHouse(cmd)
+	store, err := openClickHouse(cmd)
 	if err != nil {
 		return err
 	}
-	defer done()
-	answer, err := readReconciled(cmd.Context(), db, r.Start, r.End)
+	defer store.close()
+	answer, err := readReconciled(cmd.Context(), store.all, r.Start, r.End)
 	if err != nil {
 		return err
 	}
@@ -280,18 +280,18 @@ func (f *rebuildFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	db, done, err := openClickHouse(cmd)
+	store, err := openClickHouse(cmd)
 	if err != nil {
 		return err
 	}
-	defer done()
-	return rebuild(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), db, reconcile.Range{From: r.Start, To: r.End, Tables: f.tables, DryRun: f.dry})
+	defer store.close()
+	return rebuild(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), store.shards, reconcile.Range{From: r.Start, To: r.End, Tables: f.tables, DryRun: f.dry})
 }
 
 // rebuild prints changes as they come, and now and then how far it is.
-func rebuild(ctx context.Context, out, progress io.Writer, db *clickhouse.DB, r reconcile.Range) error {
+func rebuild(ctx context.Context, out, progress io.Writer, shards []*clickhouse.DB, r reconcile.Range) error {
 	last := time.Now()
-	changes, err := reconcile.Rebuild(ctx, db, r, func(done, total int, changes []reconcile.Change) {
+	changes, err := reconcile.Rebuild(ctx, shards, r, func(done, total int, changes []reconcile.Change) {
 		for _, c := range changes {
 			fmt.Fprintf(out, "%s  %-10s  %d keys, %+d calls\n", c.From.Format("2006-01-02T15:04Z"), c.Table, c.Keys, c.Calls)
 		}

@@ -165,20 +165,38 @@ func newMigrateCommand() *cobra.Command {
 	return cmd
 }
 
+// usageStore is for commands that work on ClickHouse directly.
+type usageStore struct {
+	all    *clickhouse.DB // reads all shards
+	shards []*clickhouse.DB
+}
+
 // openClickHouse opens the usage store for a command that works on it
 // directly. The command has the flags of processFlags.
-func openClickHouse(cmd *cobra.Command) (*clickhouse.DB, func(), error) {
+func openClickHouse(cmd *cobra.Command) (*usageStore, error) {
 	flags := processFlags{config: cmd.Flag("config").Value.String(), data: cmd.Flag("data").Value.String()}
 	cfg, err := flags.load(true)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if len(cfg.ClickHouse.Addresses) == 0 {
-		return nil, nil, fmt.Errorf("no ClickHouse is configured, and no `tollway up` runs on the data folder %s", flags.data)
+		return nil, fmt.Errorf("no ClickHouse is configured, and no `tollway up` runs on the data folder %s", flags.data)
 	}
-	db, err := clickhouse.Open(cmd.Context(), cfg.ClickHouse.Config)
-	if err != nil {
-		return nil, nil, err
+	s := &usageStore{}
+	if s.shards, err = clickhouse.OpenShards(cmd.Context(), cfg.ClickHouse.Config); err != nil {
+		return nil, err
 	}
-	return db, func() { _ = db.Close() }, nil
+	if s.all, err = clickhouse.Open(cmd.Context(), cfg.ClickHouse.AllShards()); err != nil {
+		closeAll(s.shards)
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *usageStore) close() { closeAll(append(s.shards, s.all)) }
+
+func closeAll(pools []*clickhouse.DB) {
+	for _, db := range pools {
+		_ = db.Close() // nothing is under way any more
+	}
 }

@@ -84,7 +84,7 @@ const ReportSlack = 15 * time.Second
 const baseline = time.Hour
 
 // CompareServed holds what gateways say they served in whole minutes of
-// [from, to) against the calls that arrived.
+// [from, to) against the calls that arrived. db reads all shards.
 func CompareServed(ctx context.Context, db *clickhouse.DB, from, to time.Time) (Comparison, error) {
 	from, to = from.UTC().Truncate(time.Minute), to.UTC().Truncate(time.Minute)
 	gateways, err := servedMinutes(ctx, db, from, to)
@@ -268,7 +268,8 @@ func (s *sum) add(m Minute) {
 	s.Missing = max(0, s.Served-s.Arrived-s.early)
 }
 
-// SealedHours are the sealed hours of a range, as they were recorded last.
+// SealedHours are the sealed hours of a range, as they were recorded last. db
+// reads all shards.
 func SealedHours(ctx context.Context, db *clickhouse.DB, from, to time.Time) ([]Hour, error) {
 	rows, err := db.Query(ctx, queryHours, map[string]any{"from": from, "to": to})
 	if err != nil {

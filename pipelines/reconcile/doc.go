@@ -24,6 +24,10 @@
 // minute flows on; each coarser tier is therefore repaired after the finer one,
 // and readers may see it too high or too low in between.
 //
+// Where ClickHouse has shards, each is held against itself: a shard's rollups are
+// made of its own calls, on the same server. Only what is recorded is about all
+// of them, and lies on the first.
+//
 // Buckets that begin before raw's retention are never compared: raw is being
 // dropped there, and rollups are what is left of it.
 package reconcile

@@ -11,29 +11,35 @@ import (
 	"github.com/tollway/tollway/services/platform/clickhouse"
 )
 
-// keeper keeps rollups equal to raw: it looks for differences by fingerprints,
-// which costs one reading of an hour, and then compares exactly, under the
-// writer's query id, only what looks different. What looks different because an
-// insert came between two readings turns out to be equal then.
+// keeper keeps the rollups of one shard equal to its raw: it looks for
+// differences by fingerprints, which costs one reading of an hour, and then
+// compares exactly, under the writer's query id, only what looks different.
+// What looks different because an insert came between two readings turns out
+// to be equal then.
 type keeper struct {
 	reader
-	rollups map[string]load.Rollup
-	dry     bool // compare only
-	found   func(table string, from time.Time, partition uint16, d load.Difference)
+	dry   bool // compare only
+	found func(table string, from time.Time, partition uint16, d load.Difference)
 }
 
-func newKeeper(db *clickhouse.DB, limit time.Duration) keeper {
-	k := keeper{reader: reader{db, queryOptions(limit)}, rollups: map[string]load.Rollup{}}
+// rollups by the names of their tables.
+var rollups = func() map[string]load.Rollup {
+	out := map[string]load.Rollup{}
 	for _, u := range load.Rollups() {
-		k.rollups[u.Table()] = u
+		out[u.Table()] = u
 	}
-	return k
+	return out
+}()
+
+func newKeeper(db *clickhouse.DB, limit time.Duration) keeper {
+	return keeper{reader: reader{db, queryOptions(limit)}}
 }
 
 const day = 24 * time.Hour
 
 // comparison is what came of holding a rollup against what it should say.
 type comparison struct {
+	table    string
 	got      tallies
 	suspects []uint16 // partitions that looked different
 	repaired bool     // or, in a dry run, are to be
@@ -87,6 +93,7 @@ func (k keeper) compareCoarse(ctx context.Context, table, finer string, suspects
 // not repaired, so partitions that looked different there are compared exactly
 // here as well.
 func (k keeper) compare(ctx context.Context, table string, want tallies, finer []uint16, from time.Time, length time.Duration, read func() (tallies, error)) (c comparison, err error) {
+	c.table = table
 	if c.got, err = read(); err != nil {
 		return c, err
 	}
@@ -96,7 +103,7 @@ func (k keeper) compare(ctx context.Context, table string, want tallies, finer [
 		check = union(check, finer)
 		c.suspects = check
 	}
-	u := k.rollups[table]
+	u := rollups[table]
 	for _, partition := range check {
 		d, err := k.settle(ctx, u, partition, u.Buckets(from, from.Add(length)))
 		if d.Keys > 0 {
@@ -108,6 +115,35 @@ func (k keeper) compare(ctx context.Context, table string, want tallies, finer [
 		}
 	}
 	return c, nil
+}
+
+// settled is an hour whose rollups equal raw.
+type settled struct {
+	raw      tallies
+	rollups  []comparison
+	repaired bool
+	discards map[string]discards // by source
+}
+
+// maxRounds bounds how often an hour is read until nothing comes in between.
+const maxRounds = 5
+
+// settleHour makes the rollups of an hour equal to raw.
+func (k keeper) settleHour(ctx context.Context, hour time.Time) (s settled, err error) {
+	for range maxRounds {
+		if s.raw, s.rollups, err = k.hour(ctx, hour, true, true); err != nil {
+			return s, err
+		}
+		equal := true
+		for _, c := range s.rollups {
+			equal, s.repaired = equal && c.equal(), s.repaired || c.repaired
+		}
+		if equal {
+			s.discards, err = k.discards(ctx, hour)
+			return s, err
+		}
+	}
+	return s, fmt.Errorf("%s does not come to rest", hour.Format(time.RFC3339))
 }
 
 // settleDay makes the rollup of a day equal to its hours, and so to raw.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tollway/tollway/pipelines/load"
@@ -42,10 +43,10 @@ type Change struct {
 // its last hour, in the day.
 type Progress func(done, total int, changes []Change)
 
-// Rebuild makes rollups equal to raw over a range of time, beside whatever else
-// runs, and returns where they differed. After an error, run it again: what is
-// done already is found equal.
-func Rebuild(ctx context.Context, db *clickhouse.DB, r Range, progress Progress) ([]Change, error) {
+// Rebuild makes the rollups of every shard equal to its raw over a range of
+// time, beside whatever else runs, and returns where they differed. After an
+// error, run it again: what is done already is found equal.
+func Rebuild(ctx context.Context, shards []*clickhouse.DB, r Range, progress Progress) ([]Change, error) {
 	traffic, usage, err := chosen(r.Tables)
 	if err != nil {
 		return nil, err
@@ -53,18 +54,22 @@ func Rebuild(ctx context.Context, db *clickhouse.DB, r Range, progress Progress)
 	if !r.From.Before(r.To) {
 		return nil, fmt.Errorf("the range is empty: %s is not before %s", r.From.Format(time.RFC3339), r.To.Format(time.RFC3339))
 	}
-	horizon, err := load.Horizon(ctx, db)
+	if r.QueryTime == 0 {
+		r.QueryTime = time.Hour
+	}
+	b := rebuild{ofTraffic: traffic, ofUsage: usage}
+	for _, db := range shards {
+		k := newKeeper(db, r.QueryTime)
+		k.dry, k.found = r.DryRun, b.note
+		b.shards = append(b.shards, k)
+	}
+	horizon, err := horizonOf(ctx, b.shards)
 	if err != nil {
 		return nil, err
 	}
 	if r.From.Before(horizon) {
 		return nil, fmt.Errorf("calls that start before %s are being dropped, and rollups can be rebuilt from there on only", horizon.Format(time.RFC3339))
 	}
-	if r.QueryTime == 0 {
-		r.QueryTime = time.Hour
-	}
-	b := &rebuild{keeper: newKeeper(db, r.QueryTime), ofTraffic: traffic, ofUsage: usage}
-	b.dry, b.found = r.DryRun, b.note
 	hours, err := b.hours(ctx, r.From.UTC().Truncate(time.Hour), r.To.Add(time.Hour-1).UTC().Truncate(time.Hour))
 	if err != nil {
 		return nil, err
@@ -105,44 +110,72 @@ func chosen(names []string) (traffic, usage bool, err error) {
 }
 
 type rebuild struct {
-	keeper
+	shards             []keeper
 	ofTraffic, ofUsage bool
-	suspects           []uint16 // partitions that looked different in an hour of the day
-	changes            []Change // of the hour
+	suspects           [][]uint16 // partitions of each shard that looked different in an hour of the day
+
+	mu      sync.Mutex
+	changes []Change // of the hour
 }
 
 // step rebuilds an hour and, with its last hour, the day.
 func (b *rebuild) step(ctx context.Context, hour time.Time, lastOfDay bool) error {
-	_, got, err := b.hour(ctx, hour, b.ofTraffic, b.ofUsage)
+	suspects, err := onEach(ctx, b.shards, func(ctx context.Context, k keeper) ([]uint16, error) {
+		_, got, err := k.hour(ctx, hour, b.ofTraffic, b.ofUsage)
+		var suspects []uint16
+		for _, c := range got {
+			suspects = union(suspects, c.suspects)
+		}
+		return suspects, err
+	})
 	if err != nil || !b.ofTraffic {
 		return err
 	}
-	for _, c := range got {
-		b.suspects = union(b.suspects, c.suspects)
+	if b.suspects == nil {
+		b.suspects = make([][]uint16, len(b.shards))
+	}
+	for i := range suspects {
+		b.suspects[i] = union(b.suspects[i], suspects[i])
 	}
 	if !lastOfDay {
 		return nil
 	}
-	_, err = b.compareCoarse(ctx, "traffic_1d", "traffic_1h", b.suspects, hour.Truncate(day), day)
+	for i, k := range b.shards {
+		if _, err := k.compareCoarse(ctx, "traffic_1d", "traffic_1h", b.suspects[i], hour.Truncate(day), day); err != nil {
+			return err
+		}
+	}
 	b.suspects = nil
-	return err
+	return nil
 }
 
 // note adds a partition's difference to that of its table and time.
 func (b *rebuild) note(table string, from time.Time, _ uint16, d load.Difference) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for i := range b.changes {
 		if c := &b.changes[i]; c.Table == table && c.From.Equal(from) {
 			c.Keys, c.Calls = c.Keys+d.Keys, c.Calls+d.Calls
 			return
 		}
 	}
-	b.changes = append(b.changes, Change{Table: table, From: from, To: from.Add(max(time.Hour, b.rollups[table].Width())), Keys: d.Keys, Calls: d.Calls})
+	b.changes = append(b.changes, Change{Table: table, From: from, To: from.Add(max(time.Hour, rollups[table].Width())), Keys: d.Keys, Calls: d.Calls})
 }
 
-// hours of a range in which raw or a rollup has anything. A day that only the
-// rollup by day knows stands in the range with its first hour.
-func (b *rebuild) hours(ctx context.Context, from, to time.Time) (out []time.Time, err error) {
-	rows, err := b.db.Query(ctx, queryHoursOf, map[string]any{"from": from, "to": to}, b.options...)
+// hours of a range in which raw or a rollup has anything on any shard. A day
+// that only the rollup by day knows stands in the range with its first hour.
+func (b *rebuild) hours(ctx context.Context, from, to time.Time) ([]time.Time, error) {
+	shards, err := onEach(ctx, b.shards, func(ctx context.Context, k keeper) ([]time.Time, error) { return k.hoursOf(ctx, from, to) })
+	if err != nil {
+		return nil, err
+	}
+	all := slices.Concat(shards...)
+	slices.SortFunc(all, time.Time.Compare)
+	return slices.CompactFunc(all, time.Time.Equal), nil
+}
+
+func (r reader) hoursOf(ctx context.Context, from, to time.Time) (out []time.Time, err error) {
+	rows, err := r.db.Query(ctx, queryHoursOf, map[string]any{"from": from, "to": to}, r.options...)
 	if err != nil {
 		return nil, fmt.Errorf("list hours: %w", err)
 	}

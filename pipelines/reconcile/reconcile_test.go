@@ -27,20 +27,27 @@ var yesterday = time.Now().UTC().Truncate(24 * time.Hour).Add(-24 * time.Hour)
 // world is a store that two partitions of the log are loaded into.
 type world struct {
 	t          testing.TB
-	db         *clickhouse.DB
+	db         *clickhouse.DB // reads all shards
+	shards     []*clickhouse.DB
 	loader     *load.Loader
 	partitions map[int32]*load.Partition
 	offset     int64
 }
 
-func newWorld(t testing.TB) *world {
-	cfg := testenv.ClickHouseConfig(t)
+func newWorld(t testing.TB) *world { return newWorldOn(t, testenv.ClickHouseConfig(t)) }
+
+func newWorldOn(t testing.TB, cfg clickhouse.Config) *world {
 	if _, err := clickhouse.Migrate(t.Context(), cfg, sql.ClickHouseMigrations, sql.ClickHouseVariables(false, 35, 400)); err != nil {
 		t.Fatal(err)
 	}
-	db := testenv.Open(t, cfg)
-	return &world{t: t, db: db, partitions: map[int32]*load.Partition{}, loader: load.New(load.DefaultConfig(), []*clickhouse.DB{db}, 2, load.AsSent,
-		prometheus.NewRegistry(), testLogger(t))}
+	shards := testenv.OpenShards(t, cfg)
+	return &world{t: t, db: testenv.Open(t, cfg.AllShards()), shards: shards, partitions: map[int32]*load.Partition{},
+		loader: load.New(load.DefaultConfig(), shards, 2, load.AsSent, prometheus.NewRegistry(), testLogger(t))}
+}
+
+// layouts runs a test on one engine and on two shards.
+func layouts(t *testing.T, test func(t *testing.T, w *world)) {
+	testenv.Layouts(t, func(t *testing.T, cfg clickhouse.Config) { test(t, newWorldOn(t, cfg)) })
 }
 
 func testLogger(t testing.TB) zerolog.Logger { return zerolog.New(zerolog.NewTestWriter(t)) }
@@ -95,10 +102,13 @@ func (w *world) tryLoad(partition int32, at time.Time, spread time.Duration, num
 	return p.Load(context.WithoutCancel(w.t.Context()), load.Range{Topic: "calls", Partition: partition, From: offset, To: offset + 1}, b, func() error { return nil })
 }
 
+// exec runs a statement on every shard.
 func (w *world) exec(query string) {
 	w.t.Helper()
-	if err := w.db.Exec(w.t.Context(), query, nil); err != nil {
-		w.t.Fatal(err)
+	for _, shard := range w.shards {
+		if err := shard.Exec(w.t.Context(), query, nil); err != nil {
+			w.t.Fatal(err)
+		}
 	}
 }
 
@@ -114,13 +124,19 @@ func (w *world) number(query string) (n int64) {
 func (w *world) agree() {
 	w.t.Helper()
 	want := w.number("SELECT count() FROM calls FINAL")
+	for i, shard := range w.shards {
+		var n uint64
+		if err := shard.QueryRow(w.t.Context(), "SELECT count() FROM calls", nil).Scan(&n); err != nil || n == 0 {
+			w.t.Errorf("shard %d has %d calls, error %v", i+1, n, err)
+		}
+	}
 	from, to := yesterday.Add(3*time.Hour), yesterday.Add(25*time.Hour)
 	for _, u := range load.Rollups() {
 		if n := w.number("SELECT sum(calls) FROM " + u.Table()); n != want {
 			w.t.Errorf("%s counts %d calls, raw %d", u.Table(), n, want)
 		}
 		for partition := range w.partitions {
-			d, err := u.Differences(w.t.Context(), w.db, uint16(partition), u.Buckets(from, to))
+			d, err := u.Differences(w.t.Context(), w.shards[int(partition)%len(w.shards)], uint16(partition), u.Buckets(from, to))
 			if err != nil || d.Keys != 0 {
 				w.t.Errorf("%s differs from raw in partition %d: %+v, %v", u.Table(), partition, d, err)
 			}
@@ -141,7 +157,7 @@ func (w *watermark) Complete(context.Context) (time.Time, error) { return w.at, 
 
 func (w *world) sealer(complete time.Time) *Sealer {
 	w.t.Helper()
-	s, err := New(DefaultConfig(), Deps{DB: w.db, Watermark: &watermark{complete}, Metrics: prometheus.NewRegistry(), Logger: testLogger(w.t)})
+	s, err := New(DefaultConfig(), Deps{Shards: w.shards, Watermark: &watermark{complete}, Metrics: prometheus.NewRegistry(), Logger: testLogger(w.t)})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -172,8 +188,9 @@ func (w *world) sealed() map[string]Hour {
 	return out
 }
 
-func TestHoursAreSealedWhenTheyAreOver(t *testing.T) {
-	w := newWorld(t)
+func TestHoursAreSealedWhenTheyAreOver(t *testing.T) { layouts(t, hoursAreSealedWhenTheyAreOver) }
+
+func hoursAreSealedWhenTheyAreOver(t *testing.T, w *world) {
 	ten := yesterday.Add(10 * time.Hour)
 	w.load(0, ten, 3*time.Hour, ints(0, 3000)...)
 	w.load(1, ten, 3*time.Hour, ints(3000, 6000)...)
@@ -234,7 +251,10 @@ func (w *world) sealings(s *Sealer) float64 {
 }
 
 func TestSealingRepairsWhatWasTamperedWith(t *testing.T) {
-	w := newWorld(t)
+	layouts(t, sealingRepairsWhatWasTamperedWith)
+}
+
+func sealingRepairsWhatWasTamperedWith(t *testing.T, w *world) {
 	w.load(0, yesterday.Add(3*time.Hour), 3*time.Hour, ints(0, 3000)...)
 	w.load(1, yesterday.Add(3*time.Hour), 3*time.Hour, ints(3000, 6000)...)
 	bucket := fmt.Sprintf("toDateTime(%d, 'UTC')", yesterday.Add(5*time.Hour).Unix())
@@ -275,8 +295,9 @@ func TestSealingRepairsWhatWasTamperedWith(t *testing.T) {
 	}
 }
 
-func TestALateCallOpensItsHourAgain(t *testing.T) {
-	w := newWorld(t)
+func TestALateCallOpensItsHourAgain(t *testing.T) { layouts(t, aLateCallOpensItsHourAgain) }
+
+func aLateCallOpensItsHourAgain(t *testing.T, w *world) {
 	ten := yesterday.Add(10 * time.Hour)
 	w.load(0, ten, 2*time.Hour, ints(0, 2000)...)
 	s := w.sealer(time.Now())
@@ -308,16 +329,24 @@ func TestALateCallOpensItsHourAgain(t *testing.T) {
 }
 
 func TestRebuildAfterTruncate(t *testing.T) {
-	w := newWorld(t)
+	rebuildAfterTruncate(t, newWorld(t), "traffic_1m", "traffic_1h", "traffic_1d", "usage_15m")
+}
+
+func TestRebuildOfEveryShard(t *testing.T) {
+	rebuildAfterTruncate(t, newWorldOn(t, testenv.ClusterConfig(t)), "traffic_1h")
+}
+
+// rebuildAfterTruncate rebuilds each of some rollups, and then all there are.
+func rebuildAfterTruncate(t *testing.T, w *world, tables ...string) {
 	w.load(0, yesterday.Add(23*time.Hour+30*time.Minute), time.Hour, ints(0, 4000)...)
 	w.load(1, yesterday.Add(23*time.Hour+30*time.Minute), time.Hour, ints(4000, 8000)...)
 	all := Range{From: yesterday, To: yesterday.Add(48 * time.Hour)}
-	for _, table := range []string{"traffic_1m", "traffic_1h", "traffic_1d", "usage_15m"} {
+	for _, table := range tables {
 		w.exec("TRUNCATE TABLE " + table)
 		dry := all
 		dry.DryRun = true
 		steps := 0
-		would, err := Rebuild(t.Context(), w.db, dry, func(done, total int, _ []Change) {
+		would, err := Rebuild(t.Context(), w.shards, dry, func(done, total int, _ []Change) {
 			if steps++; done != steps || total < 2 || total > 3 {
 				t.Errorf("hour %d of %d comes after %d", done, total, steps)
 			}
@@ -340,7 +369,7 @@ func TestRebuildAfterTruncate(t *testing.T) {
 		}
 		named := all
 		named.Tables = []string{table}
-		if _, err := Rebuild(t.Context(), w.db, named, nil); err != nil {
+		if _, err := Rebuild(t.Context(), w.shards, named, nil); err != nil {
 			t.Fatal(err)
 		}
 		w.agree()
@@ -348,11 +377,11 @@ func TestRebuildAfterTruncate(t *testing.T) {
 	for _, table := range []string{"traffic_1m", "traffic_1h", "traffic_1d", "usage_15m"} {
 		w.exec("TRUNCATE TABLE " + table)
 	}
-	if changes, err := Rebuild(t.Context(), w.db, all, nil); err != nil || len(changes) == 0 {
+	if changes, err := Rebuild(t.Context(), w.shards, all, nil); err != nil || len(changes) == 0 {
 		t.Fatalf("%d changes, %v", len(changes), err)
 	}
 	w.agree()
-	again, err := Rebuild(t.Context(), w.db, all, nil)
+	again, err := Rebuild(t.Context(), w.shards, all, nil)
 	if err != nil || len(again) != 0 {
 		t.Errorf("a second rebuild changes %+v, %v", again, err)
 	}
@@ -371,7 +400,7 @@ func TestRepairsAtOnceAddTheDifferenceOnce(t *testing.T) {
 	for range 6 {
 		wait.Go(func() {
 			for _, u := range load.Rollups() {
-				if err := u.Repair(t.Context(), w.db, 0, u.Buckets(hour, hour.Add(time.Hour))); err != nil {
+				if err := u.Repair(t.Context(), w.shards[0], 0, u.Buckets(hour, hour.Add(time.Hour))); err != nil {
 					t.Error(err)
 				}
 			}
@@ -409,7 +438,7 @@ func TestRebuildBesideRunningLoads(t *testing.T) {
 					}
 				default:
 				}
-				if _, err := Rebuild(t.Context(), w.db, Range{From: hour, To: hour.Add(time.Hour)}, nil); err != nil &&
+				if _, err := Rebuild(t.Context(), w.shards, Range{From: hour, To: hour.Add(time.Hour)}, nil); err != nil &&
 					!strings.Contains(err.Error(), "still differs") { // the loads outrun it
 					t.Error(err)
 					return
@@ -431,11 +460,11 @@ func TestRebuildRefusesWhatItWouldDestroy(t *testing.T) {
 		"empty":                  {From: yesterday, To: yesterday},
 		"no such rollup":         {From: yesterday, To: yesterday.Add(time.Hour), Tables: []string{"calls"}},
 	} {
-		if _, err := Rebuild(t.Context(), w.db, r, nil); err == nil {
+		if _, err := Rebuild(t.Context(), w.shards, r, nil); err == nil {
 			t.Errorf("%s is not refused", name)
 		}
 	}
-	horizon, err := load.Horizon(t.Context(), w.db)
+	horizon, err := load.Horizon(t.Context(), w.shards[0])
 	if want := yesterday.Add(24 * time.Hour).Add(-34 * 24 * time.Hour); err != nil || !horizon.Equal(want) {
 		t.Errorf("raw is whole since %s, want %s (%v)", horizon, want, err)
 	}

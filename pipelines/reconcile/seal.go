@@ -70,7 +70,9 @@ type Watermark interface {
 
 // Deps are what a Sealer needs from others.
 type Deps struct {
-	DB        *clickhouse.DB
+	// Shards are all there are, one without a cluster. The first one keeps what
+	// is recorded.
+	Shards    []*clickhouse.DB
 	Watermark Watermark
 	Metrics   prometheus.Registerer
 	Logger    zerolog.Logger
@@ -80,9 +82,9 @@ type Deps struct {
 // what became of everything that was received. Run it in as many processes as
 // you like.
 type Sealer struct {
-	cfg     Config
-	deps    Deps
-	rollups keeper
+	cfg    Config
+	deps   Deps
+	shards []keeper
 
 	since time.Time              // changes up to here are known
 	open  map[time.Time]struct{} // hours with changes that are not sealed
@@ -107,17 +109,22 @@ func New(cfg Config, deps Deps) (*Sealer, error) {
 		unsealed:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "tollway_reconcile_unsealed_hours", Help: "Hours with calls that are not sealed, or changed since."}),
 		until:       prometheus.NewGauge(prometheus.GaugeOpts{Name: "tollway_reconcile_sealed_until_seconds", Help: "Hours that end up to here, in Unix time, can be sealed now."}),
 	}
-	s.rollups = newKeeper(deps.DB, cfg.QueryTime)
-	s.rollups.found = s.found
+	for i, db := range deps.Shards {
+		k := newKeeper(db, cfg.QueryTime)
+		k.found = func(table string, from time.Time, partition uint16, d load.Difference) {
+			s.found(i+1, table, from, partition, d)
+		}
+		s.shards = append(s.shards, k)
+	}
 	deps.Metrics.MustRegister(s.sealed, s.differences, s.repairs, s.unsealed, s.until)
 	return s, nil
 }
 
 // found logs and counts a difference that was repaired.
-func (s *Sealer) found(table string, from time.Time, partition uint16, d load.Difference) {
+func (s *Sealer) found(shard int, table string, from time.Time, partition uint16, d load.Difference) {
 	s.differences.WithLabelValues(table).Add(float64(d.Keys))
 	s.repairs.WithLabelValues(table).Inc()
-	s.deps.Logger.Warn().Str("table", table).Time("from", from).Uint16("partition", partition).
+	s.deps.Logger.Warn().Str("table", table).Time("from", from).Int("shard", shard).Uint16("partition", partition).
 		Uint64("keys", d.Keys).Int64("calls", d.Calls).Msg("a rollup differed from raw and was repaired")
 }
 
@@ -152,7 +159,7 @@ func (s *Sealer) Pass(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	horizon, err := load.Horizon(ctx, s.deps.DB)
+	horizon, err := horizonOf(ctx, s.shards)
 	if err != nil {
 		return err
 	}
@@ -193,15 +200,14 @@ func byDay(open map[time.Time]struct{}, until time.Time) map[time.Time][]time.Ti
 	return out
 }
 
-// clock is a time of the server such that whatever is not stored yet will be
-// stored_at a later one: an insert that runs now took its time when it began.
+// clock is a time such that whatever is not stored yet will be stored_at a
+// later one: the earliest of the shards' own.
 func (s *Sealer) clock(ctx context.Context) (time.Time, error) {
-	var ms int64
-	err := s.deps.DB.QueryRow(ctx, queryClock, map[string]any{"writers": load.WriterPrefix(s.deps.DB)}).Scan(&ms)
+	clocks, err := onEach(ctx, s.shards, func(ctx context.Context, k keeper) (time.Time, error) { return k.clock(ctx) })
 	if err != nil {
-		return time.Time{}, fmt.Errorf("read the server's clock: %w", err)
+		return time.Time{}, err
 	}
-	return time.UnixMilli(ms).UTC(), nil
+	return slices.MinFunc(clocks, time.Time.Compare), nil
 }
 
 // find adds the hours that changed since the last time to the open ones.
@@ -209,7 +215,7 @@ func (s *Sealer) find(ctx context.Context, now, horizon time.Time) error {
 	since := s.since
 	if since.IsZero() {
 		var ms int64
-		if err := s.deps.DB.QueryRow(ctx, queryNewest, nil).Scan(&ms); err != nil {
+		if err := s.deps.Shards[0].QueryRow(ctx, queryNewest, nil).Scan(&ms); err != nil {
 			return fmt.Errorf("read what was sealed last: %w", err)
 		}
 		if ms > 0 {
@@ -238,75 +244,30 @@ func (s *Sealer) find(ctx context.Context, now, horizon time.Time) error {
 	return nil
 }
 
-// maxLists bounds how often the list of parts is read until none of them is
-// merged away meanwhile.
-const maxLists = 10
-
 // touched is the hours with rows that were stored after a time, and when the
 // last of them was.
 func (s *Sealer) touched(ctx context.Context, since time.Time) (map[time.Time]time.Time, error) {
-	parts, err := s.parts(ctx, since)
+	shards, err := onEach(ctx, s.shards, func(ctx context.Context, k keeper) (map[time.Time]time.Time, error) { return k.touched(ctx, since) })
 	if err != nil {
 		return nil, err
 	}
-	for range maxLists {
-		out, err := s.hours(ctx, queryTouched, map[string]any{"parts": parts, "since": since.UnixMilli()})
-		if err != nil {
-			return nil, fmt.Errorf("find hours that changed: %w", err)
+	out := shards[0]
+	for _, hours := range shards[1:] {
+		for hour, at := range hours {
+			if at.After(out[hour]) {
+				out[hour] = at
+			}
 		}
-		still, err := s.parts(ctx, since)
-		if err != nil {
-			return nil, err
-		}
-		// Parts that were merged away in between may not have been read.
-		if !slices.ContainsFunc(parts, func(p string) bool { _, found := slices.BinarySearch(still, p); return !found }) {
-			return out, nil
-		}
-		parts = still
-	}
-	return nil, errors.New("find hours that changed: merges are faster than the search")
-}
-
-func (s *Sealer) parts(ctx context.Context, since time.Time) ([]string, error) {
-	rows, err := s.deps.DB.Query(ctx, queryParts, map[string]any{"since": max(since.Unix()-1, 0)})
-	if err != nil {
-		return nil, fmt.Errorf("list parts: %w", err)
-	}
-	defer rows.Close()
-	out := []string{}
-	for rows.Next() {
-		var name string
-		if err := rows.Scan(&name); err != nil {
-			return nil, fmt.Errorf("list parts: %w", err)
-		}
-		out = append(out, name)
-	}
-	return out, rows.Err()
-}
-
-func (s *Sealer) sealedAt(ctx context.Context, from, to time.Time) (map[time.Time]time.Time, error) {
-	out, err := s.hours(ctx, querySealed, map[string]any{"from": from.Unix(), "to": to.Unix()})
-	if err != nil {
-		return nil, fmt.Errorf("read sealed hours: %w", err)
 	}
 	return out, nil
 }
 
-func (s *Sealer) hours(ctx context.Context, query string, params map[string]any) (map[time.Time]time.Time, error) {
-	rows, err := s.deps.DB.Query(ctx, query, params, s.rollups.options...)
+func (s *Sealer) sealedAt(ctx context.Context, from, to time.Time) (map[time.Time]time.Time, error) {
+	out, err := s.shards[0].hours(ctx, querySealed, map[string]any{"from": from.Unix(), "to": to.Unix()})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read sealed hours: %w", err)
 	}
-	defer rows.Close()
-	out := map[time.Time]time.Time{}
-	for rows.Next() {
-		var hour, at time.Time
-		if err := rows.Scan(&hour, &at); err != nil {
-			return nil, err
-		}
-		out[hour.UTC()] = at
-	}
-	return out, rows.Err()
+	return out, nil
 }
 
 // Hour is what is recorded of an hour and a source.
@@ -343,9 +304,11 @@ func (s *Sealer) sealDay(ctx context.Context, day time.Time, hours []time.Time, 
 	}
 	dayRepaired := false
 	if !day.Add(24 * time.Hour).After(until) {
-		if dayRepaired, err = s.rollups.settleDay(ctx, day); err != nil {
+		repaired, err := onEach(ctx, s.shards, func(ctx context.Context, k keeper) (bool, error) { return k.settleDay(ctx, day) })
+		if err != nil {
 			return err
 		}
+		dayRepaired = slices.Contains(repaired, true)
 	}
 	for i, record := range records {
 		for j := range record {
@@ -363,72 +326,56 @@ func (s *Sealer) sealDay(ctx context.Context, day time.Time, hours []time.Time, 
 	return nil
 }
 
-// maxRounds bounds how often an hour is read until nothing comes in between.
-const maxRounds = 5
-
-// settle makes the rollups of an hour equal to raw and counts it.
+// settle makes the rollups of an hour equal to raw on every shard, and counts
+// it.
 func (s *Sealer) settle(ctx context.Context, hour time.Time) ([]Hour, error) {
-	repaired := false
-	for range maxRounds {
-		raw, got, err := s.rollups.hour(ctx, hour, true, true)
-		if err != nil {
-			return nil, err
-		}
-		equal := true
-		for _, c := range got {
-			equal, repaired = equal && c.equal(), repaired || c.repaired
-		}
-		if equal {
-			return s.count(ctx, hour, repaired, raw, got)
-		}
+	shards, err := onEach(ctx, s.shards, func(ctx context.Context, k keeper) (settled, error) { return k.settleHour(ctx, hour) })
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("%s does not come to rest", hour.Format(time.RFC3339))
+	return count(hour, shards), nil
 }
 
 // count puts together what is recorded of an hour. What raw and the discards
 // have, by distinct places in the log, is what was received.
-func (s *Sealer) count(ctx context.Context, hour time.Time, repaired bool, raw tallies, rollups []comparison) ([]Hour, error) {
+func count(hour time.Time, shards []settled) (out []Hour) {
 	bySource := map[string]*Hour{}
 	of := func(source string) *Hour {
 		if bySource[source] == nil {
-			bySource[source] = &Hour{Hour: hour, Source: source, Repaired: repaired}
+			bySource[source] = &Hour{Hour: hour, Source: source}
 		}
 		return bySource[source]
 	}
-	for source, n := range raw.bySource() {
-		h := of(source)
-		h.Stored, h.RolledUp = n, n
-	}
-	for _, r := range rollups {
-		sums := r.got.bySource()
-		for source, h := range bySource {
-			h.RolledUp = min(h.RolledUp, sums[source])
+	rolledUp := map[string]map[string]uint64{} // by table and source
+	repaired := false
+	for _, shard := range shards {
+		repaired = repaired || shard.repaired
+		for source, n := range shard.raw.bySource() {
+			of(source).Stored += n
+		}
+		for source, d := range shard.discards {
+			of(source).Deduplicated += d.deduplicated
+			of(source).Quarantined += d.quarantined
+		}
+		for _, c := range shard.rollups {
+			if rolledUp[c.table] == nil {
+				rolledUp[c.table] = map[string]uint64{}
+			}
+			for source, n := range c.got.bySource() {
+				rolledUp[c.table][source] += n
+			}
 		}
 	}
-	rows, err := s.deps.DB.Query(ctx, queryDiscards, map[string]any{"from": hour, "to": hour.Add(time.Hour)}, s.rollups.options...)
-	if err != nil {
-		return nil, fmt.Errorf("count discards: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var source string
-		var deduplicated, quarantined uint64
-		if err := rows.Scan(&source, &deduplicated, &quarantined); err != nil {
-			return nil, fmt.Errorf("count discards: %w", err)
-		}
-		h := of(source)
-		h.Deduplicated, h.Quarantined = deduplicated, quarantined
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("count discards: %w", err)
-	}
-	var out []Hour
 	for _, source := range slices.Sorted(maps.Keys(bySource)) {
 		h := bySource[source]
 		h.Received = h.Stored + h.Deduplicated + h.Quarantined
+		h.RolledUp, h.Repaired = h.Stored, repaired
+		for _, sums := range rolledUp {
+			h.RolledUp = min(h.RolledUp, sums[source])
+		}
 		out = append(out, *h)
 	}
-	return out, nil
+	return out
 }
 
 func (s *Sealer) record(ctx context.Context, hour time.Time, record []Hour, at time.Time) error {
@@ -442,7 +389,7 @@ func (s *Sealer) record(ctx context.Context, hour time.Time, record []Hour, at t
 		received, deduplicated = append(received, h.Received), append(deduplicated, h.Deduplicated)
 		quarantined, stored, rolledUp = append(quarantined, h.Quarantined), append(stored, h.Stored), append(rolledUp, h.RolledUp)
 	}
-	err := s.deps.DB.Exec(ctx, queryRecord, map[string]any{
+	err := s.deps.Shards[0].Exec(ctx, queryRecord, map[string]any{
 		"hour": hour, "sources": sources, "received": received, "deduplicated": deduplicated, "quarantined": quarantined,
 		"stored": stored, "rolled_up": rolledUp, "repaired": record[0].Repaired, "sealed_at": at.UnixMilli(), "version": uint64(at.UnixMicro()),
 	}, clickhouse.WithSettings(map[string]any{"async_insert": 0}))

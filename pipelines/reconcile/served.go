@@ -56,7 +56,7 @@ var queryServedStore = sql.ClickHouseQuery("served_store")
 // servedChunk bounds the text of one statement.
 const servedChunk = 1000
 
-// StoreServed stores records. Storing one again changes nothing; of two for one
+// StoreServed stores records on one shard, always the same. Storing one again changes nothing; of two for one
 // minute, of two collectors that the gateway reported to in turn, the one with
 // the higher total stays.
 func StoreServed(ctx context.Context, db *clickhouse.DB, records []Served) error {
@@ -104,7 +104,8 @@ func (c ServedConfig) Validate() error {
 
 // ServedDeps are what a ServedRunner needs from others.
 type ServedDeps struct {
-	Client  *kafkaio.Client
+	Client *kafkaio.Client
+	// DB is the first shard.
 	DB      *clickhouse.DB
 	Metrics prometheus.Registerer
 	Logger  zerolog.Logger

@@ -26,7 +26,10 @@ func (e *envoy) minute(at time.Time, ended uint64) Served {
 }
 
 func TestCompareServedFindsWhatDroppedCountersHide(t *testing.T) {
-	w := newWorld(t)
+	layouts(t, compareServedFindsWhatDroppedCountersHide)
+}
+
+func compareServedFindsWhatDroppedCountersHide(t *testing.T, w *world) {
 	eight := yesterday.Add(8 * time.Hour)
 	e := &envoy{total: 1000}
 	first := e.minute(eight.Add(-time.Minute), 0)
@@ -41,10 +44,10 @@ func TestCompareServedFindsWhatDroppedCountersHide(t *testing.T) {
 		if i == 3 {
 			arrived = arrived[37:]
 		}
-		w.load(0, at, 59*time.Second, arrived...)
+		w.load(int32(i%2), at, 59*time.Second, arrived...)
 	}
 	for range 2 { // at least once
-		if err := StoreServed(t.Context(), w.db, records); err != nil {
+		if err := StoreServed(t.Context(), w.shards[0], records); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -122,7 +125,7 @@ func TestServedNamesAreDataOnly(t *testing.T) {
 	w := newWorld(t)
 	name := "a'b\\c\"d,[\n]\tü"
 	minute := yesterday.Unix()
-	err := StoreServed(t.Context(), w.db, []Served{{Minute: minute, Node: name, Prefix: name, Total: 5}, {Minute: minute, Node: "x", Prefix: "y", Total: 5, Restarts: 1, First: true, Ended: -2}})
+	err := StoreServed(t.Context(), w.shards[0], []Served{{Minute: minute, Node: name, Prefix: name, Total: 5}, {Minute: minute, Node: "x", Prefix: "y", Total: 5, Restarts: 1, First: true, Ended: -2}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +168,7 @@ func TestServedRunner(t *testing.T) {
 	if served.Topic != DefaultServedConfig().Topic {
 		t.Errorf("the collector writes to %s", served.Topic)
 	}
-	r, err := NewServedRunner(DefaultServedConfig(), ServedDeps{Client: client, DB: w.db, Metrics: prometheus.NewRegistry(), Logger: zerolog.Nop()})
+	r, err := NewServedRunner(DefaultServedConfig(), ServedDeps{Client: client, DB: w.shards[0], Metrics: prometheus.NewRegistry(), Logger: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}
