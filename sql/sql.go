@@ -24,6 +24,20 @@ var ClickHouseMigrations = func() fs.FS {
 	return files
 }()
 
+//go:embed ledger/migrations/*.sql
+var ledgerMigrations embed.FS
+
+// LedgerMigrations are forward-only migrations of the ledger database. A file
+// NNNN_name.sql is one step, run in a transaction; where SQLite and PostgreSQL
+// must differ there are two, NNNN_name.sqlite.sql and NNNN_name.postgres.sql.
+var LedgerMigrations = func() fs.FS {
+	files, err := fs.Sub(ledgerMigrations, "ledger/migrations")
+	if err != nil {
+		panic(err) // the path is a constant
+	}
+	return files
+}()
+
 //go:embed clickhouse/queries/*.sql
 var queries embed.FS
 

@@ -76,6 +76,7 @@ func Main(m *testing.M) {
 	}
 	shared.second.stop()
 	shared.first.stop()
+	stopPostgres()
 	os.Exit(code)
 }
 
