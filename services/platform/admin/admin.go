@@ -1,8 +1,8 @@
 // Package admin is the operators' HTTP port of a process: metrics, liveness,
 // readiness and, when switched on, profiles. In come a Prometheus registry and
-// named checks; out go plain answers without business data. It has no
-// authentication, so it listens on loopback unless told otherwise. It keeps
-// nothing, so a crash loses nothing.
+// named checks; out go plain answers without business data. It asks for no token,
+// so it listens on loopback unless told otherwise; with TLS it can ask for a client
+// certificate. It keeps nothing, so a crash loses nothing.
 package admin
 
 import (
@@ -24,12 +24,16 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/tollway/tollway/services/platform/certs"
 )
 
 // Config says where to listen and what to show.
 type Config struct {
 	// Listen is host:port; port 0 picks a free one.
 	Listen string `yaml:"listen"`
+	// TLS is for the port; without certificates it is plain.
+	TLS certs.Config `yaml:"tls"`
 	// Pprof shows profiles under /debug/pprof. They tell much about a process.
 	Pprof bool `yaml:"pprof"`
 	// CheckTimeout limits each readiness check.
@@ -46,6 +50,9 @@ func (c Config) Validate() error {
 	var errs []error
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("listen is %q, must be host:port", c.Listen))
+	}
+	if err := c.TLS.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("tls: %w", err))
 	}
 	if c.CheckTimeout <= 0 {
 		errs = append(errs, fmt.Errorf("check_timeout is %s, must be above zero", c.CheckTimeout))
@@ -67,6 +74,7 @@ type Server struct {
 	cfg      Config
 	log      zerolog.Logger
 	handler  http.Handler
+	certs    *certs.Files // nil without TLS
 	listener net.Listener
 
 	mu     sync.Mutex
@@ -79,6 +87,12 @@ func New(cfg Config, reg Registry, log zerolog.Logger) (*Server, error) {
 		return nil, fmt.Errorf("admin config: %w", err)
 	}
 	s := &Server{cfg: cfg, log: log, checks: map[string]Check{}}
+	if cfg.TLS.Enabled() {
+		var err error
+		if s.certs, err = certs.Open(cfg.TLS, log, "h2", "http/1.1"); err != nil {
+			return nil, fmt.Errorf("admin port: %w", err)
+		}
+	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg, ErrorHandling: promhttp.ContinueOnError}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -111,6 +125,9 @@ func (s *Server) Listen() (net.Addr, error) {
 	l, err := net.Listen("tcp", s.cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("listen for admin requests: %w", err)
+	}
+	if s.certs != nil {
+		l = s.certs.Listen(l)
 	}
 	s.listener = l
 	return l.Addr(), nil

@@ -20,6 +20,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/tollway/tollway/services/platform/admin"
+	"github.com/tollway/tollway/services/platform/certs"
+	"github.com/tollway/tollway/services/platform/certs/certstest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -89,6 +91,42 @@ func TestPaths(t *testing.T) {
 	_, _, profiled := start(t, func(c *admin.Config) { c.Pprof = true })
 	if code, body := get(t, profiled+"/debug/pprof/goroutine?debug=1"); code != 200 || !strings.Contains(body, "goroutine profile") {
 		t.Errorf("profiles answered %d %.60s", code, body)
+	}
+}
+
+func TestTLS(t *testing.T) {
+	ca := certstest.NewAuthority(t)
+	cert, key := ca.Issue(t, "127.0.0.1")
+	_, _, plain := start(t, func(c *admin.Config) {
+		c.TLS = certs.Config{CertFile: cert, KeyFile: key, ClientCAFile: ca.File, RequireClientCert: true}
+	})
+	url := strings.Replace(plain, "http:", "https:", 1) + "/healthz"
+	for _, tc := range []struct {
+		files certs.ClientConfig
+		ok    bool
+	}{
+		{certs.ClientConfig{}, false}, {certs.ClientConfig{CAFile: ca.File}, false},
+		{certs.ClientConfig{CAFile: ca.File, CertFile: cert, KeyFile: key}, true},
+	} {
+		cfg, err := certs.Client(tc.files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		transport := &http.Transport{TLSClientConfig: cfg}
+		res, err := (&http.Client{Transport: transport}).Get(url)
+		if err == nil {
+			res.Body.Close()
+		}
+		transport.CloseIdleConnections()
+		if ok := err == nil && res.StatusCode == http.StatusOK; ok != tc.ok {
+			t.Errorf("%+v: %v", tc.files, err)
+		}
+	}
+	if code, _ := get(t, plain+"/healthz"); code != http.StatusBadRequest {
+		t.Errorf("a plain request is answered with %d", code)
+	}
+	if _, err := admin.New(admin.Config{Listen: "127.0.0.1:0", CheckTimeout: 1, TLS: certs.Config{CertFile: "none", KeyFile: "none"}}, prometheus.NewRegistry(), zerolog.Nop()); err == nil {
+		t.Error("a port without its certificate was made")
 	}
 }
 
