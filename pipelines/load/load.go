@@ -300,7 +300,11 @@ func (p *Partition) insertSettings(r Range, token string, rows int) map[string]a
 		"min_insert_block_size_rows":      1 << 20,
 		"min_insert_block_size_bytes":     1 << 30,
 		"max_partitions_per_insert_block": 1000,
-		"query_id":                        writerID(p.db, uint16(r.Partition)),
+		// By default the engine would collapse equal keys of each block as a merge
+		// does. There are none: copies are dropped before, and a view groups by
+		// its table's key. Looking for them costs as much as all the rest.
+		"optimize_on_insert": 0,
+		"query_id":           writerID(p.db, uint16(r.Partition)),
 	}
 	if seam.Broken("token") {
 		delete(settings, "insert_deduplication_token")
