@@ -17,6 +17,8 @@ import (
 	"github.com/tollway/tollway/services/collector/als"
 	"github.com/tollway/tollway/services/collector/otlp"
 	"github.com/tollway/tollway/services/collector/served"
+	"github.com/tollway/tollway/services/platform/auth"
+	"github.com/tollway/tollway/services/platform/certs"
 	"github.com/tollway/tollway/services/platform/clickhouse"
 	"github.com/tollway/tollway/services/platform/config"
 	"github.com/tollway/tollway/services/platform/embedded"
@@ -29,6 +31,7 @@ import (
 type Config struct {
 	Logging    logging.Config   `yaml:"logging"`
 	Listen     Listen           `yaml:"listen"`
+	Auth       auth.Config      `yaml:"auth"`
 	Kafka      Kafka            `yaml:"kafka"`
 	ClickHouse ClickHouse       `yaml:"clickhouse"`
 	Retention  Retention        `yaml:"retention"`
@@ -49,6 +52,10 @@ type Listen struct {
 	GRPC  string `yaml:"grpc"`
 	HTTP  string `yaml:"http"`
 	Admin string `yaml:"admin"`
+	// TLS is for gRPC and HTTP, AdminTLS for the operators' port. Without
+	// certificates they are plain.
+	TLS      certs.Config `yaml:"tls"`
+	AdminTLS certs.Config `yaml:"admin_tls"`
 	// Pprof shows profiles on the operators' port.
 	Pprof bool `yaml:"pprof"`
 }
@@ -62,6 +69,14 @@ func (l Listen) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// baseURL is where a client finds a port.
+func baseURL(tls certs.Config, address string) string {
+	if tls.Enabled() {
+		return "https://" + address
+	}
+	return "http://" + address
 }
 
 // Kafka is the log. Without brokers, `tollway up` brings its own.
@@ -159,6 +174,7 @@ func defaultConfig() Config {
 // processVariables are read elsewhere than in the configuration.
 var processVariables = []string{
 	"TOLLWAY_CONFIG", "TOLLWAY_DATA", "TOLLWAY_SERVER", "TOLLWAY_TOKEN", "TOLLWAY_CACHE",
+	"TOLLWAY_CA_FILE", "TOLLWAY_CERT_FILE", "TOLLWAY_KEY_FILE",
 	"TOLLWAY_ENGINE_LIBRARY", "TOLLWAY_REAL", "TOLLWAY_SEAM", "TOLLWAY_BROKEN", "TOLLWAY_FAULT_SEEDS",
 }
 

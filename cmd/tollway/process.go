@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -16,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/tollway/tollway/pipelines/delivery"
@@ -30,7 +30,9 @@ import (
 	"github.com/tollway/tollway/services/events"
 	"github.com/tollway/tollway/services/platform/admin"
 	"github.com/tollway/tollway/services/platform/auth"
+	"github.com/tollway/tollway/services/platform/certs"
 	"github.com/tollway/tollway/services/platform/clickhouse"
+	"github.com/tollway/tollway/services/platform/jwks"
 	"github.com/tollway/tollway/services/platform/kafkaio"
 	"github.com/tollway/tollway/services/platform/rest"
 	"github.com/tollway/tollway/services/reports"
@@ -49,7 +51,8 @@ type process struct {
 	kafka    *kafkaio.Client
 	producer *kafkaio.Producer
 	grpc     *grpc.Server
-	mux      *http.ServeMux // nil where the collector serves HTTP
+	network  credentials.TransportCredentials // of the gRPC port
+	rest     *rest.Gateway
 	parts    []part
 	closes   []func()
 
@@ -69,7 +72,7 @@ func newProcess(ctx context.Context, cfg Config, data string, log zerolog.Logger
 	p := &process{cfg: cfg, log: log, registry: prometheus.NewRegistry()}
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	adminConfig := admin.DefaultConfig()
-	adminConfig.Listen, adminConfig.Pprof = cfg.Listen.Admin, cfg.Listen.Pprof
+	adminConfig.Listen, adminConfig.TLS, adminConfig.Pprof = cfg.Listen.Admin, cfg.Listen.AdminTLS, cfg.Listen.Pprof
 	var err error
 	if p.admin, err = admin.New(adminConfig, p.registry, log); err != nil {
 		return nil, err
@@ -83,8 +86,14 @@ func newProcess(ctx context.Context, cfg Config, data string, log zerolog.Logger
 	if err != nil {
 		return nil, err
 	}
-	p.auth = auth.NewChain(p.registry, tokens)
+	p.auth = auth.NewChain(p.registry, tokens, auth.Certificates(cfg.Auth.Certificates))
+	if err := p.addLogins(); err != nil {
+		return nil, err
+	}
 	if p.guard, err = auth.NewGuard(p.auth, rules()); err != nil {
+		return nil, err
+	}
+	if p.network, err = networkCredentials(cfg.Listen.TLS, log); err != nil {
 		return nil, err
 	}
 	if p.kafka, err = kafkaio.Open(cfg.Kafka.Config, log, kafkaio.WithRegisterer(p.registry)); err != nil {
@@ -95,6 +104,20 @@ func newProcess(ctx context.Context, cfg Config, data string, log zerolog.Logger
 		return nil, err
 	}
 	return p, ensureTopics(ctx, p.kafka, cfg)
+}
+
+// addLogins lets in who has logged in with an identity provider.
+func (p *process) addLogins() error {
+	if len(p.cfg.Auth.OIDC) == 0 {
+		return nil
+	}
+	verifier, err := jwks.New(p.cfg.Auth.Issuers(), jwks.Deps{Registry: p.registry, Logger: p.log})
+	if err != nil {
+		return err
+	}
+	p.add("logins", verifier.Run)
+	p.auth.Add(auth.Logins(p.cfg.Auth.OIDC, verifier))
+	return nil
 }
 
 func (p *process) add(name string, fn func(ctx context.Context) error) {
@@ -159,13 +182,59 @@ func trusted(ctx context.Context) bool {
 	return ok && (p.Role == auth.Gateway || p.Role == auth.Admin)
 }
 
+// server is the gRPC server that services register with.
 func (p *process) server() *grpc.Server {
 	if p.grpc == nil {
-		options := append(als.ServerOptions(), grpc.Creds(rest.Credentials(insecure.NewCredentials())),
-			grpc.UnaryInterceptor(p.guard.Unary()), grpc.StreamInterceptor(p.guard.Stream()))
-		p.grpc = grpc.NewServer(options...)
+		p.grpc = grpc.NewServer(append(als.ServerOptions(), grpc.Creds(rest.Credentials(p.network)),
+			grpc.UnaryInterceptor(p.guard.Unary()), grpc.StreamInterceptor(p.guard.Stream()))...)
 	}
 	return p.grpc
+}
+
+// networkCredentials are what connections to the gRPC port are secured with.
+func networkCredentials(cfg certs.Config, log zerolog.Logger) (credentials.TransportCredentials, error) {
+	if !cfg.Enabled() {
+		return insecure.NewCredentials(), nil
+	}
+	files, err := certs.Open(cfg, log, "h2")
+	if err != nil {
+		return nil, err
+	}
+	return credentials.NewTLS(files.Server()), nil
+}
+
+// serveREST lets HTTP callers reach services that are registered with the gRPC
+// server. What the collector does not serve itself goes there too.
+func (p *process) serveREST(ctx context.Context, services ...rest.Registration) error {
+	if p.rest != nil {
+		return p.rest.Register(ctx, services...)
+	}
+	var err error
+	if p.rest, err = rest.New(); err != nil {
+		return err
+	}
+	p.onClose(func() { _ = p.rest.Close() })
+	p.add("rest", func(ctx context.Context) error { return p.rest.Serve(ctx, p.server()) })
+	if p.collector != nil {
+		p.collector.HandleOpen("/", p.rest)
+	} else {
+		p.add("http", p.serveHTTP)
+	}
+	return p.rest.Register(ctx, services...)
+}
+
+// listenHTTP opens the port for HTTP.
+func (p *process) listenHTTP(ctx context.Context) (net.Listener, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", p.cfg.Listen.HTTP)
+	if err != nil || !p.cfg.Listen.TLS.Enabled() {
+		return listener, err
+	}
+	files, err := certs.Open(p.cfg.Listen.TLS, p.log, "h2", "http/1.1")
+	if err != nil {
+		listener.Close()
+		return nil, err
+	}
+	return files.Listen(listener), nil
 }
 
 // addCollector takes calls from every source.
@@ -176,9 +245,14 @@ func (p *process) addCollector(ctx context.Context) error {
 	}
 	cfg := p.cfg.Collector
 	cfg.Publish.Topic = p.cfg.Delivery.Topic
+	listener, err := p.listenHTTP(ctx)
+	if err != nil {
+		return err
+	}
+	p.onClose(func() { listener.Close() })
 	p.collector, err = collector.New(cfg, collector.Deps{
 		Log: p.producer, Partitions: len(partitions), Guard: p.guard.Middleware, Trusted: trusted,
-		Clock: time.Now, Registry: p.registry, Logger: p.log,
+		Listener: listener, Clock: time.Now, Registry: p.registry, Logger: p.log,
 	})
 	if err != nil {
 		return err
@@ -306,28 +380,15 @@ func (p *process) addReports(ctx context.Context) error {
 	reportsv1.RegisterReportsServer(p.server(), report)
 	eventsv1.RegisterEventsServer(p.server(), trace)
 
-	gateway, err := rest.New(ctx, reportsv1.RegisterReportsHandler, eventsv1.RegisterEventsHandler)
-	if err != nil {
-		return err
-	}
-	p.onClose(func() { _ = gateway.Close() })
-	p.add("rest", func(ctx context.Context) error { return gateway.Serve(ctx, p.grpc) })
-	if p.collector != nil {
-		p.collector.HandleOpen("/", gateway)
-		return nil
-	}
-	p.mux = http.NewServeMux()
-	p.mux.Handle("/", gateway)
-	p.add("http", p.serveHTTP)
-	return nil
+	return p.serveREST(ctx, reportsv1.RegisterReportsHandler, eventsv1.RegisterEventsHandler)
 }
 
 func (p *process) serveHTTP(ctx context.Context) error {
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", p.cfg.Listen.HTTP)
+	listener, err := p.listenHTTP(ctx)
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: p.mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12}}
+	server := &http.Server{Handler: p.rest, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute}
 	stopped := context.AfterFunc(ctx, func() {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()

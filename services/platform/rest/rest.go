@@ -11,7 +11,6 @@ package rest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -50,7 +49,7 @@ type Gateway struct {
 }
 
 // New makes a gateway. Its server must have Credentials and be run by Serve.
-func New(ctx context.Context, services ...Registration) (*Gateway, error) {
+func New() (*Gateway, error) {
 	g := &Gateway{listener: bufconn.Listen(buffer)}
 	g.mux = runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, JSON()),
@@ -73,13 +72,18 @@ func New(ctx context.Context, services ...Registration) (*Gateway, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rest: %w", err)
 	}
-	for _, register := range services {
-		if err := register(ctx, g.mux, g.conn); err != nil {
-			return nil, errors.Join(fmt.Errorf("rest: %w", err), g.Close())
-		}
-	}
 	g.handler = auth.CleanPaths(http.HandlerFunc(g.serve))
 	return g, nil
+}
+
+// Register adds services. Not once requests come in.
+func (g *Gateway) Register(ctx context.Context, services ...Registration) error {
+	for _, register := range services {
+		if err := register(ctx, g.mux, g.conn); err != nil {
+			return fmt.Errorf("rest: %w", err)
+		}
+	}
+	return nil
 }
 
 // Serve lets the server answer the gateway, until ctx ends or the server stops.
