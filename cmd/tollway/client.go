@@ -52,6 +52,7 @@ type clientFlags struct {
 	server    string
 	tokenFile string
 	timeout   time.Duration
+	tls       clientTLS
 }
 
 // add puts the flags on a command and all below it.
@@ -65,6 +66,7 @@ func (f *clientFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.tokenFile, "token-file", "", "file that holds the bearer token (default TOLLWAY_TOKEN, or "+defaultTokenFile+" if it is there)")
 	flags.DurationVar(&f.timeout, "timeout", time.Minute, "give up after this time")
 	_ = cmd.MarkPersistentFlagFilename("token-file") // the flag was added above
+	f.tls.add(cmd)
 }
 
 // token finds the bearer token; none is an empty string, for the server to
@@ -119,7 +121,11 @@ func (f *clientFlags) call(ctx context.Context, method, path string, query url.V
 	if token != "" {
 		request.Header.Set("Authorization", "Bearer "+token)
 	}
-	response, err := http.DefaultClient.Do(request)
+	client, err := f.tls.client()
+	if err != nil {
+		return usageError("%w", err)
+	}
+	response, err := client.Do(request)
 	if err != nil {
 		return f.explain(err)
 	}
@@ -146,6 +152,9 @@ func (f *clientFlags) explain(err error) error {
 		return fmt.Errorf("nothing listens at %s: start Tollway with `tollway up` (or `make run`), or name its address with --server or TOLLWAY_SERVER", f.server)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%s did not answer within %s: try again, or allow more with --timeout", f.server, f.timeout)
+	}
+	if explained := explainTLS(f.server, err); explained != nil {
+		return explained
 	}
 	var inner *url.Error
 	if errors.As(err, &inner) {

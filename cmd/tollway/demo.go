@@ -50,12 +50,12 @@ const (
 
 // runDemo sends the past day unless that was done in this data folder before,
 // prints the first report, and goes on until ctx ends.
-func runDemo(ctx context.Context, cfg Config, data string) error {
+func runDemo(ctx context.Context, client *http.Client, cfg Config, data string) error {
 	token, err := os.ReadFile(filepath.Join(data, "gateway.token"))
 	if err != nil {
 		return err
 	}
-	d := &demo{url: "http://" + cfg.Listen.HTTP + "/v1/events", token: strings.TrimSpace(string(token)), rnd: rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))}
+	d := &demo{client: client, url: baseURL(cfg.Listen.TLS, cfg.Listen.HTTP) + "/v1/events", token: strings.TrimSpace(string(token)), rnd: rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))}
 	marker := filepath.Join(data, "demo.sent")
 	if !exists(marker) {
 		fmt.Printf("Sending a day of demo traffic (%d calls) …\n", demoPerDay)
@@ -70,7 +70,7 @@ func runDemo(ctx context.Context, cfg Config, data string) error {
 	if err := d.send(ctx, d.events(demoRate, func() time.Time { return time.Now() })); err != nil {
 		return err
 	}
-	if err := firstReport(ctx, cfg, data); err != nil {
+	if err := firstReport(ctx, client, cfg, data); err != nil {
 		return err
 	}
 	fmt.Printf("\nDemo traffic goes on at %d calls/s until Ctrl-C.\n", demoRate)
@@ -89,6 +89,7 @@ func runDemo(ctx context.Context, cfg Config, data string) error {
 }
 
 type demo struct {
+	client     *http.Client
 	url, token string
 	rnd        *rand.Rand
 	sent       int
@@ -184,7 +185,7 @@ func (d *demo) send(ctx context.Context, lines []byte) error {
 		}
 		request.Header.Set("Authorization", "Bearer "+d.token)
 		request.Header.Set("Content-Type", "application/x-ndjson")
-		answer, err := http.DefaultClient.Do(request)
+		answer, err := d.client.Do(request)
 		if err == nil {
 			text, _ := io.ReadAll(io.LimitReader(answer.Body, 2000)) // for the error below
 			answer.Body.Close()
@@ -194,6 +195,8 @@ func (d *demo) send(ctx context.Context, lines []byte) error {
 			case answer.StatusCode != http.StatusTooManyRequests && answer.StatusCode != http.StatusServiceUnavailable:
 				return fmt.Errorf("send demo traffic: status %d: %s", answer.StatusCode, text)
 			}
+		} else if explained := explainTLS(d.url, err); explained != nil {
+			return explained
 		}
 		select {
 		case <-ctx.Done():
@@ -205,10 +208,10 @@ func (d *demo) send(ctx context.Context, lines []byte) error {
 
 // firstReport waits until the day is stored and prints what a product manager
 // would ask first, by the same command that anybody can run.
-func firstReport(ctx context.Context, cfg Config, data string) error {
+func firstReport(ctx context.Context, client *http.Client, cfg Config, data string) error {
 	for range 100 {
 		out, err := ask(ctx, cfg, data, "traffic", "--by", "api", "--since", "24h", "-o", "json")
-		if err == nil && strings.Contains(out, `"api"`) && !strings.Contains(out, `"rows": []`) && stored(ctx, cfg) {
+		if err == nil && strings.Contains(out, `"api"`) && !strings.Contains(out, `"rows": []`) && stored(ctx, client, cfg) {
 			break
 		}
 		select {
@@ -244,12 +247,12 @@ func shellWords(args []string) string {
 }
 
 // stored tells from the process's own metrics whether nothing is on its way.
-func stored(ctx context.Context, cfg Config) bool {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+cfg.Listen.Admin+"/metrics", nil)
+func stored(ctx context.Context, client *http.Client, cfg Config) bool {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, baseURL(cfg.Listen.AdminTLS, cfg.Listen.Admin)+"/metrics", nil)
 	if err != nil {
 		return false
 	}
-	answer, err := http.DefaultClient.Do(request)
+	answer, err := client.Do(request)
 	if err != nil {
 		return false
 	}
@@ -272,7 +275,7 @@ func ask(ctx context.Context, cfg Config, data string, args ...string) (string, 
 	cmd.SetOut(&out)
 	cmd.SetErr(&out)
 	cmd.SilenceUsage, cmd.SilenceErrors = true, true
-	cmd.SetArgs(append(args, "--server", "http://"+cfg.Listen.HTTP, "--token-file", filepath.Join(data, "admin.token")))
+	cmd.SetArgs(append(args, "--server", baseURL(cfg.Listen.TLS, cfg.Listen.HTTP), "--token-file", filepath.Join(data, "admin.token")))
 	err := cmd.ExecuteContext(ctx)
 	return out.String(), err
 }

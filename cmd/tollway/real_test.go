@@ -299,7 +299,7 @@ func (p *realPlant) awaitTotal(from time.Time, filter string, want int) {
 	})
 	since := time.Now()
 	await(p.t, time.Minute, func() error {
-		if !stored(p.t.Context(), p.cfg) {
+		if !stored(p.t.Context(), http.DefaultClient, p.cfg) {
 			return errors.New("the pipelines lag")
 		}
 		_, until, err := total()
