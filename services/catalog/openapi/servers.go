@@ -1,0 +1,100 @@
+package openapi
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/tollway/tollway/pipelines/attribute/operation"
+)
+
+// server is one of the places of an API in OpenAPI 3.
+type server struct {
+	URL       string `yaml:"url"`
+	Variables map[string]struct {
+		Default *string `yaml:"default"`
+	} `yaml:"variables"`
+}
+
+// api reads what the document says about the API as a whole.
+func (d *document) api() (API, error) {
+	api := API{Title: oneLine(d.Info.Title), Version: oneLine(d.Info.Version)}
+	if d.Swagger != "" {
+		if err := api.add(d.Host, d.BasePath); err != nil {
+			return API{}, fmt.Errorf("host and basePath: %w", err)
+		}
+		return api, nil
+	}
+	if len(d.Servers) == 0 {
+		return api, api.add("", "")
+	}
+	anywhere := false
+	for i, s := range d.Servers {
+		host, base, err := s.place()
+		if err == nil {
+			err = api.add(host, base)
+		}
+		if err != nil {
+			return API{}, fmt.Errorf("servers[%d]: %w", i, err)
+		}
+		anywhere = anywhere || host == ""
+	}
+	if anywhere {
+		api.Hosts = nil
+	}
+	return api, nil
+}
+
+var port = regexp.MustCompile(`:[0-9]+$`)
+
+func (a *API) add(host, base string) error {
+	host = strings.ToLower(port.ReplaceAllString(host, ""))
+	if base = strings.TrimRight(base, "/"); base == "" {
+		base = "/"
+	}
+	place := operation.Rule{API: "servers", BasePath: base}
+	if host != "" {
+		place.Hosts = []string{host}
+	}
+	if _, err := operation.New([]operation.Rule{place}); err != nil {
+		return errors.Unwrap(err)
+	}
+	if host != "" && !slices.Contains(a.Hosts, host) {
+		a.Hosts = append(a.Hosts, host)
+	}
+	if !slices.Contains(a.BasePaths, base) {
+		a.BasePaths = append(a.BasePaths, base)
+	}
+	return nil
+}
+
+var serverVariable = regexp.MustCompile(`\{[^{}]*\}`)
+
+// place returns the host of a server, which is empty in a relative address, and
+// its base path. Variables have their default values.
+func (s server) place() (host, base string, err error) {
+	address := serverVariable.ReplaceAllStringFunc(s.URL, func(name string) string {
+		v, ok := s.Variables[name[1:len(name)-1]]
+		if !ok || v.Default == nil {
+			err = errors.Join(err, fmt.Errorf("url: variable %s has no default", name))
+			return ""
+		}
+		return *v.Default
+	})
+	if err != nil {
+		return "", "", err
+	}
+	u, err := url.Parse(address)
+	switch {
+	case err != nil:
+		return "", "", errors.New("url: " + strings.TrimPrefix(err.Error(), "parse "))
+	case u.Opaque != "" || (u.Scheme != "") != (u.Host != "") && !strings.HasPrefix(address, "//"):
+		return "", "", fmt.Errorf("url: %q is neither scheme://host/path nor /path", address)
+	case u.RawQuery != "" || u.Fragment != "":
+		return "", "", fmt.Errorf("url: %q has a query or a fragment", address)
+	}
+	return u.Host, u.EscapedPath(), nil
+}
