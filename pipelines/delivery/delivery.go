@@ -40,10 +40,12 @@ type Config struct {
 	Group           kafkaio.GroupConfig `yaml:"group"`
 	Fetch           kafkaio.FetchConfig `yaml:"fetch"`
 	// A range is stored when it has BatchRows calls or BatchBytes bytes, or
-	// FlushInterval after its first message came.
-	BatchRows     int           `yaml:"batch_rows"`
-	BatchBytes    int           `yaml:"batch_bytes"`
-	FlushInterval time.Duration `yaml:"flush_interval"`
+	// FlushInterval after its first message came. The interval becomes longer,
+	// up to FlushIntervalMax, while the store takes long for a range.
+	BatchRows        int           `yaml:"batch_rows"`
+	BatchBytes       int           `yaml:"batch_bytes"`
+	FlushInterval    time.Duration `yaml:"flush_interval"`
+	FlushIntervalMax time.Duration `yaml:"flush_interval_max"`
 	// StallTimeout is how long a partition with lag may make no progress before
 	// readiness fails.
 	StallTimeout time.Duration `yaml:"stall_timeout"`
@@ -57,14 +59,15 @@ func DefaultConfig() Config {
 	fetch := kafkaio.DefaultFetchConfig()
 	fetch.MaxWait = 100 * time.Millisecond
 	return Config{
-		Topic:           "tollway.calls.v1",
-		DeadLetterTopic: "tollway.calls.dlq.v1",
-		Group:           group,
-		Fetch:           fetch,
-		BatchRows:       100_000,
-		BatchBytes:      32 << 20,
-		FlushInterval:   150 * time.Millisecond,
-		StallTimeout:    time.Minute,
+		Topic:            "tollway.calls.v1",
+		DeadLetterTopic:  "tollway.calls.dlq.v1",
+		Group:            group,
+		Fetch:            fetch,
+		BatchRows:        100_000,
+		BatchBytes:       32 << 20,
+		FlushInterval:    150 * time.Millisecond,
+		FlushIntervalMax: 1500 * time.Millisecond,
+		StallTimeout:     time.Minute,
 	}
 }
 
@@ -79,6 +82,9 @@ func (c Config) Validate() error {
 	}
 	if c.FlushInterval <= 0 || c.StallTimeout <= 0 {
 		errs = append(errs, errors.New("flush_interval and stall_timeout must be above zero"))
+	}
+	if c.FlushIntervalMax < c.FlushInterval {
+		errs = append(errs, fmt.Errorf("flush_interval_max is %s, must be at least flush_interval", c.FlushIntervalMax))
 	}
 	if err := c.Group.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("group: %w", err))

@@ -411,3 +411,21 @@ func TestState(t *testing.T) {
 		}
 	}
 }
+
+func TestASlowStoreGetsLargerRanges(t *testing.T) {
+	cfg := DefaultConfig()
+	for took, want := range map[time.Duration]time.Duration{
+		0:                      cfg.FlushInterval,
+		10 * time.Millisecond:  cfg.FlushInterval,
+		100 * time.Millisecond: 400 * time.Millisecond,
+		time.Minute:            cfg.FlushIntervalMax,
+	} {
+		if got := cfg.gather(took); got != want {
+			t.Errorf("after a range that took %s the next is gathered for %s, want %s", took, got, want)
+		}
+	}
+	cfg.FlushIntervalMax = cfg.FlushInterval / 2
+	if cfg.Validate() == nil {
+		t.Error("a flush_interval_max below flush_interval is accepted")
+	}
+}

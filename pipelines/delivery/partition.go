@@ -203,8 +203,9 @@ func (p *partition) steady(gctx context.Context, offset int64, epoch uint32) err
 	idle := time.NewTimer(time.Hour)
 	defer idle.Stop()
 	clean := true // nothing is promised beyond the committed offset
+	pause := p.cfg.FlushInterval
 	for {
-		idle.Reset(2 * p.cfg.FlushInterval)
+		idle.Reset(pause + p.cfg.FlushInterval)
 		select {
 		case r, ok := <-filled:
 			if !ok {
@@ -218,7 +219,9 @@ func (p *partition) steady(gctx context.Context, offset int64, epoch uint32) err
 			// then the next owner has nothing to replay.
 			work, stop := context.WithCancel(context.WithoutCancel(gctx))
 			expire := context.AfterFunc(gctx, func() { time.AfterFunc(finishTimeout, stop) })
+			begun := time.Now()
 			err := p.storeRun(work, r, epoch)
+			r.took = time.Since(begun)
 			expire()
 			stop()
 			if err != nil {
@@ -226,6 +229,7 @@ func (p *partition) steady(gctx context.Context, offset int64, epoch uint32) err
 			}
 			offset, clean = r.next, false
 			p.stored(offset)
+			pause = p.cfg.gather(r.took)
 			r.reset()
 			free <- r
 		case <-idle.C:
@@ -271,6 +275,7 @@ type run struct {
 	bad        []badMessage
 	bytes      int
 	begun      time.Time
+	took       time.Duration // to store what it held before
 }
 
 type badMessage struct {
@@ -286,6 +291,17 @@ func (r *run) reset() {
 }
 
 func (r *run) empty() bool { return r.next == r.from }
+
+// share is how many times longer a range is gathered than the one before took
+// to store. What an insert costs by itself, whatever is in it, is most of what
+// small ones cost: a store that is slow because it has much to do gets fewer
+// and larger ones, and a quiet one stays quick.
+const share = 4
+
+// gather is how long the range after one that took so long is gathered.
+func (c Config) gather(took time.Duration) time.Duration {
+	return min(max(c.FlushInterval, share*took), c.FlushIntervalMax)
+}
 
 func (r *run) add(m kafkaio.Fetched) {
 	if r.begun.IsZero() {
@@ -324,7 +340,7 @@ func (p *partition) fill(ctx context.Context, offset int64, filled chan<- *run, 
 			continue
 		}
 		cur.next = max(cur.next, res.NextOffset)
-		if time.Since(cur.begun) < p.cfg.FlushInterval {
+		if time.Since(cur.begun) < p.cfg.gather(cur.took) {
 			continue
 		}
 		select {
