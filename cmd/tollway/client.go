@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
 )
 
 const (
@@ -42,6 +43,9 @@ func (e *exitError) Unwrap() error { return e.err }
 
 // ExitCode is what main passes to os.Exit.
 func (e *exitError) ExitCode() int { return e.code }
+
+// errSilent ends a command that has said everything already.
+var errSilent = errors.New("")
 
 func usageError(format string, args ...any) error {
 	return &exitError{exitUsage, fmt.Errorf(format, args...)}
@@ -163,10 +167,32 @@ func (f *clientFlags) explain(err error) error {
 	return fmt.Errorf("ask %s: %w", f.server, err)
 }
 
+// A refusal is an answer that is not a success, with what it says about single
+// fields of the request.
+type refusal struct {
+	status     int
+	violations []violation
+	error
+}
+
+type violation struct{ Field, Description string }
+
+// statusOf is the status of the answer that an error stands for, or 0.
+func statusOf(err error) int {
+	var r *refusal
+	if errors.As(err, &r) {
+		return r.status
+	}
+	return 0
+}
+
 // refused turns an answer that is not 200 into an error: problem details (RFC
 // 9457), the gateway's own form, or whatever a proxy says.
 func (f *clientFlags) refused(code int, body []byte) error {
-	var problem struct{ Title, Detail, Message string }
+	var problem struct {
+		Title, Detail, Message, Code string
+		Violations                   []violation
+	}
 	text := ""
 	if json.Unmarshal(body, &problem) == nil {
 		for _, candidate := range []string{problem.Detail, problem.Message, problem.Title} {
@@ -178,19 +204,23 @@ func (f *clientFlags) refused(code int, body []byte) error {
 	if text == "" {
 		text = strings.ToLower(http.StatusText(code))
 	}
+	refused := func(err error) error { return &refusal{code, problem.Violations, err} }
 	switch code {
 	case http.StatusUnauthorized:
 		path, err := filepath.Abs(defaultTokenFile)
 		if err != nil {
 			path = defaultTokenFile
 		}
-		return fmt.Errorf("not authenticated: %s; give a token with --token-file or TOLLWAY_TOKEN (`tollway up` keeps the administrator's in %s)", text, path)
+		return refused(fmt.Errorf("not authenticated: %s; give a token with --token-file or TOLLWAY_TOKEN (`tollway up` keeps the administrator's in %s)", text, path))
 	case http.StatusForbidden:
-		return fmt.Errorf("not allowed: %s", text)
+		return refused(fmt.Errorf("not allowed: %s", text))
 	case http.StatusBadRequest:
-		return &exitError{exitUsage, errors.New(text)}
+		if problem.Code == codes.FailedPrecondition.String() {
+			return refused(errors.New(text)) // well said, and refused all the same
+		}
+		return &exitError{exitUsage, refused(errors.New(text))}
 	}
-	return fmt.Errorf("%s (status %d)", text, code)
+	return refused(fmt.Errorf("%s (status %d)", text, code))
 }
 
 // complete offers the rest of a comma-separated list of names.

@@ -26,7 +26,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := newRootCommand().ExecuteContext(ctx)
 	stop()
-	if err != nil {
+	if err != nil && !errors.Is(err, errSilent) {
 		fmt.Fprintln(os.Stderr, "Error:", err)
 	}
 	os.Exit(exitCode(err))
@@ -60,5 +60,6 @@ func newRootCommand() *cobra.Command {
 		newUpCommand(), newServeCommand(), newMigrateCommand(), newCheckCommand(),
 		newReportCommand(), events, newReconcileCommand(), newRebuildCommand(),
 	)
+	root.AddCommand(newCatalogCommands()...)
 	return root
 }

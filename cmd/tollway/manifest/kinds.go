@@ -30,22 +30,27 @@ type Kind struct {
 	Pattern string
 }
 
+// The kinds there are.
+var (
+	Environment  = &Kind{"Environment", "environment", "environments", []string{"env"}, "environments/*"}
+	LegalEntity  = &Kind{"LegalEntity", "legal_entity", "legal_entities", []string{"entity", "le"}, "legalEntities/*"}
+	Meter        = &Kind{"Meter", "meter", "meters", nil, "meters/*"}
+	Api          = &Kind{"Api", "api", "apis", nil, "apis/*"}
+	Operation    = &Kind{"Operation", "operation", "operations", []string{"op", "ops"}, "apis/*/operations/*"}
+	Account      = &Kind{"Account", "account", "accounts", []string{"acc"}, "accounts/*"}
+	App          = &Kind{"App", "app", "apps", nil, "accounts/*/apps/*"}
+	Credential   = &Kind{"Credential", "credential", "credentials", []string{"cred", "creds"}, "accounts/*/apps/*/credentials/*"}
+	Product      = &Kind{"Product", "product", "products", []string{"prod"}, "products/*"}
+	Plan         = &Kind{"Plan", "plan", "plans", nil, "products/*/plans/*"}
+	PlanVersion  = &Kind{"PlanVersion", "plan_version", "versions", []string{"version", "planversions", "pv"}, "products/*/plans/*/versions/*"}
+	Subscription = &Kind{"Subscription", "subscription", "subscriptions", []string{"sub", "subs"}, "accounts/*/subscriptions/*"}
+	Token        = &Kind{"Token", "token", "tokens", []string{"tok"}, "tokens/*"}
+)
+
 // kinds are in an order in which each refers to those before it, apart from
 // accounts that a plan's version may name.
 var kinds = []*Kind{
-	{"Environment", "environment", "environments", []string{"env"}, "environments/*"},
-	{"LegalEntity", "legal_entity", "legal_entities", []string{"entity", "le"}, "legalEntities/*"},
-	{"Meter", "meter", "meters", nil, "meters/*"},
-	{"Api", "api", "apis", nil, "apis/*"},
-	{"Operation", "operation", "operations", []string{"op", "ops"}, "apis/*/operations/*"},
-	{"Account", "account", "accounts", []string{"acc"}, "accounts/*"},
-	{"App", "app", "apps", nil, "accounts/*/apps/*"},
-	{"Credential", "credential", "credentials", []string{"cred", "creds"}, "accounts/*/apps/*/credentials/*"},
-	{"Product", "product", "products", []string{"prod"}, "products/*"},
-	{"Plan", "plan", "plans", nil, "products/*/plans/*"},
-	{"PlanVersion", "plan_version", "versions", []string{"version", "planversions", "pv"}, "products/*/plans/*/versions/*"},
-	{"Subscription", "subscription", "subscriptions", []string{"sub", "subs"}, "accounts/*/subscriptions/*"},
-	{"Token", "token", "tokens", []string{"tok"}, "tokens/*"},
+	Environment, LegalEntity, Meter, Api, Operation, Account, App, Credential, Product, Plan, PlanVersion, Subscription, Token,
 }
 
 // Kinds lists all kinds; what a kind refers to comes before it.
