@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Finds PostgreSQL 15 or newer for the tests, or puts Debian's into the cache
 # folder, once, and prints the folder. Nothing is installed on the machine: no
-# account, no service, no file outside of the cache folder. Safe to call from
-# several shells at the same time.
+# account, no service, no file outside of the cache folder (for root, that and
+# /var/cache/tollway). Safe to call from several shells at the same time.
 set -euo pipefail
 oldest=15
 cache=${TOLLWAY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tollway}
@@ -74,7 +74,7 @@ mkdir -p "$files/packages"
 cd "$files/packages"
 # The server, and of what it needs all that is not installed.
 mapfile -t packages < <(apt-get install --simulate --no-install-recommends "$package" 2>/dev/null |
-  sed -n 's/^Inst \([^ ]*\) .*/\1/p' | grep -E '^lib|^postgresql-[0-9]' || true)
+  sed -n 's/^Inst \([^ ]*\) .*/\1/p' | grep -E '^lib|^postgresql-[0-9]' | grep -v -e '-dev$' || true)
 [[ " ${packages[*]} " == *" $package "* ]] || packages+=("$package")
 echo "postgres: fetching ${packages[*]} into $files" >&2
 # _apt, the account that downloads, may not write here; the warning about it is of no use.

@@ -34,6 +34,8 @@ type dialect interface {
 	classify(err error) error
 	// lostRace reports whether the transaction may succeed when it is run again.
 	lostRace(err error) bool
+	// away reports whether a transaction that could not begin may soon.
+	away(err error) bool
 	// answered reports whether the database itself said that a commit failed.
 	answered(err error) bool
 	// migrator is a pool for migrations, and whether it is to be closed.
@@ -97,7 +99,7 @@ func (db *DB) Ping(ctx context.Context) error {
 // when the transaction lost against another one, so it must change nothing but
 // the database. After the first statement that fails all further ones fail with
 // the same error, and nothing is committed even if fn returns nil; a row that
-// is not found is no failure.
+// is not found is no failure. A transaction is never begun within another one.
 func (db *DB) Tx(ctx context.Context, fn func(tx *Tx) error) error {
 	return db.run(ctx, db.writer, db.dialect.writeOptions(), "write", fn)
 }
@@ -119,8 +121,8 @@ func (db *DB) run(ctx context.Context, pool *sql.DB, options *sql.TxOptions, mod
 func (db *DB) attempts(ctx context.Context, pool *sql.DB, options *sql.TxOptions, fn func(tx *Tx) error) error {
 	for attempt := 1; ; attempt++ {
 		err := db.attempt(ctx, pool, options, fn)
-		if err == nil || !db.dialect.lostRace(err) || errors.Is(err, ErrUnknownOutcome) {
-			return err
+		if err == nil || !db.mayRunAgain(err) {
+			return endOf(ctx, err)
 		}
 		if attempt == db.cfg.MaxAttempts {
 			return fmt.Errorf("%w: gave up after %d attempts: %w", ErrBusy, attempt, err)
@@ -131,6 +133,29 @@ func (db *DB) attempts(ctx context.Context, pool *sql.DB, options *sql.TxOptions
 		}
 	}
 }
+
+func (db *DB) mayRunAgain(err error) bool {
+	if errors.Is(err, ErrUnknownOutcome) {
+		return false
+	}
+	var begin *beginError
+	return db.dialect.lostRace(err) || errors.As(err, &begin) && db.dialect.away(begin.err)
+}
+
+// endOf adds why the context ended to an error that came of it: drivers report
+// that each in its own way.
+func endOf(ctx context.Context, err error) error {
+	if ended := ctx.Err(); err != nil && ended != nil && !errors.Is(err, ended) {
+		return fmt.Errorf("%w: %w", ended, err)
+	}
+	return err
+}
+
+// beginError means that nothing of the transaction has reached the database.
+type beginError struct{ err error }
+
+func (e *beginError) Error() string { return "begin: " + e.err.Error() }
+func (e *beginError) Unwrap() error { return e.err }
 
 // pause waits longer with every attempt, at random so that two losers do not
 // meet again, and reports whether there is time left.
@@ -149,7 +174,7 @@ func pause(ctx context.Context, attempt int) bool {
 func (db *DB) attempt(ctx context.Context, pool *sql.DB, options *sql.TxOptions, fn func(tx *Tx) error) error {
 	begun, err := pool.BeginTx(ctx, options)
 	if err != nil {
-		return fmt.Errorf("begin: %w", err)
+		return &beginError{err}
 	}
 	// After a commit this does nothing.
 	defer func() { _ = begun.Rollback() }()

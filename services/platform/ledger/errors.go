@@ -23,8 +23,9 @@ var (
 	ErrAppendOnly = errors.New("append-only")
 	// ErrInvalid: a value that the column does not take.
 	ErrInvalid = errors.New("invalid value")
-	// ErrBusy: the transaction lost against others in every attempt.
-	ErrBusy = errors.New("database is busy")
+	// ErrBusy: the transaction lost against others, or could not begin, in every
+	// attempt. It may succeed later.
+	ErrBusy = errors.New("database is busy or away")
 	// ErrUnknownOutcome: the answer to a commit was lost. The transaction is
 	// there as a whole or not at all; only reading tells.
 	ErrUnknownOutcome = errors.New("outcome of the commit is unknown")

@@ -2,13 +2,11 @@ package ledger_test
 
 import (
 	"maps"
-	"net/url"
 	"strings"
 	"sync"
 	"testing"
 	"testing/fstest"
 
-	"github.com/tollway/tollway/services/platform/config"
 	"github.com/tollway/tollway/services/platform/ledger"
 	"github.com/tollway/tollway/services/platform/testenv"
 	"github.com/tollway/tollway/sql"
@@ -149,31 +147,5 @@ func TestSQLiteTableCanBeRebuilt(t *testing.T) {
 	}
 	if n := number(t, db, `SELECT count(*) FROM a`); n != 1 {
 		t.Errorf("the step that was refused left %d rows, want 1", n)
-	}
-}
-
-// A service may run with an account that cannot change the schema.
-func TestRealPostgresWithoutRights(t *testing.T) {
-	cfg := testenv.PostgresConfig(t)
-	owner := testenv.OpenLedger(t, cfg)
-	if _, err := owner.Migrate(t.Context(), sql.LedgerMigrations); err != nil {
-		t.Fatal(err)
-	}
-	// The server goes with the tests, and the account with it.
-	must(t, owner, `CREATE ROLE service LOGIN PASSWORD 'service'`)
-	must(t, owner, `GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO service`)
-	address, err := url.Parse(cfg.URL.Reveal())
-	if err != nil {
-		t.Fatal(err)
-	}
-	address.User = url.UserPassword("service", "service")
-	cfg.URL = config.Secret(address.String())
-	service := testenv.OpenLedger(t, cfg)
-	if done, err := service.Migrate(t.Context(), sql.LedgerMigrations); err != nil || done != 0 {
-		t.Fatalf("did %d steps, error %v", done, err)
-	}
-	resource(t, service, "accounts/acme")
-	if err := execute(t.Context(), service, `CREATE TABLE x (a INTEGER)`); err == nil {
-		t.Error("the account of the service may create tables, so this test shows nothing")
 	}
 }

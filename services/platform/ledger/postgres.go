@@ -117,6 +117,7 @@ const (
 	deadlockDetected     = "40P01"
 	lockNotAvailable     = "55P03"
 	completionUnknown    = "40003"
+	tooManyConnections   = "53300"
 )
 
 func (postgres) lostRace(err error) bool {
@@ -125,6 +126,17 @@ func (postgres) lostRace(err error) bool {
 		return true
 	}
 	return false
+}
+
+// away: a server that is started again, or replaced, breaks the connections of
+// the pool and takes none for a moment. One that refuses the password will
+// refuse it again.
+func (postgres) away(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	state := sqlState(err)
+	return state == "" || state == tooManyConnections || strings.HasPrefix(state, "57P")
 }
 
 // answered: a server that is told to stop (57P…) may say so after it has

@@ -105,6 +105,9 @@ func (sqlite) lostRace(err error) bool {
 	return code == codes.SQLITE_BUSY || code == codes.SQLITE_LOCKED
 }
 
+// away: a file is there or it is not.
+func (sqlite) away(error) bool { return false }
+
 // answered: only when writing to the disk fails may the end of the transaction
 // be on it all the same.
 func (sqlite) answered(err error) bool { return primaryCode(err) != codes.SQLITE_IOERR }

@@ -68,6 +68,7 @@ func (r row) Scan(dest ...any) error {
 
 // Select runs a query and returns what scan makes of each of its rows. All rows
 // are read before it returns, so a query over a table that grows has a LIMIT.
+// scan runs no statement: the connection is busy with the rows.
 func Select[T any](ctx context.Context, tx *Tx, scan func(row Row) (T, error), query string, args ...any) ([]T, error) {
 	if err := tx.ready(args); err != nil {
 		return nil, err

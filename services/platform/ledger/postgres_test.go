@@ -1,0 +1,96 @@
+package ledger_test
+
+import (
+	"errors"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/rs/zerolog"
+
+	"github.com/tollway/tollway/services/platform/config"
+	"github.com/tollway/tollway/services/platform/ledger"
+	"github.com/tollway/tollway/services/platform/testenv"
+	"github.com/tollway/tollway/sql"
+)
+
+const endOthers = `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+	WHERE datname = current_database() AND pid <> pg_backend_pid()`
+
+// Connections that broke while nobody used them are noticed at the next begin.
+func TestRealPostgresConnectionsBreak(t *testing.T) {
+	cfg := testenv.PostgresConfig(t)
+	db, killer := testenv.OpenLedger(t, cfg), testenv.OpenLedger(t, cfg)
+	must(t, db, `CREATE TABLE a (x BIGINT NOT NULL)`)
+	for i := range 5 {
+		number(t, killer, endOthers)
+		must(t, db, `INSERT INTO a (x) VALUES ($1)`, i)
+	}
+	if n := number(t, db, `SELECT count(*) FROM a`); n != 5 {
+		t.Errorf("%d rows, want 5", n)
+	}
+}
+
+// Whoever loses the connection at the commit is told that the outcome is unknown.
+func TestRealPostgresCommitWithoutAnswer(t *testing.T) {
+	cfg := testenv.PostgresConfig(t)
+	db, killer := testenv.OpenLedger(t, cfg), testenv.OpenLedger(t, cfg)
+	must(t, db, `CREATE TABLE a (x BIGINT NOT NULL)`)
+	runs := 0
+	err := db.Tx(t.Context(), func(tx *ledger.Tx) error {
+		runs++
+		_, err := tx.Exec(t.Context(), `INSERT INTO a (x) VALUES (1)`)
+		number(t, killer, endOthers)
+		return err
+	})
+	if !errors.Is(err, ledger.ErrUnknownOutcome) || runs != 1 {
+		t.Errorf("after %d runs the error is %v", runs, err)
+	}
+	// This time it was the one that is not there.
+	if n := number(t, db, `SELECT count(*) FROM a`); n != 0 {
+		t.Errorf("%d rows, want none", n)
+	}
+}
+
+func TestRealPostgresRefusesWrongPassword(t *testing.T) {
+	cfg := testenv.PostgresConfig(t)
+	cfg.URL = withUser(t, cfg.URL, "tollway", "wrong-secret")
+	_, err := ledger.Open(t.Context(), cfg, zerolog.Nop())
+	if err == nil {
+		t.Fatal("any password opens the database")
+	}
+	if text := err.Error(); strings.Contains(text, "wrong-secret") {
+		t.Errorf("the error shows the password: %s", text)
+	}
+}
+
+// A service may run with an account that cannot change the schema.
+func TestRealPostgresWithoutRights(t *testing.T) {
+	cfg := testenv.PostgresConfig(t)
+	owner := testenv.OpenLedger(t, cfg)
+	if _, err := owner.Migrate(t.Context(), sql.LedgerMigrations); err != nil {
+		t.Fatal(err)
+	}
+	// The server goes with the tests, and the account with it.
+	must(t, owner, `CREATE ROLE service LOGIN PASSWORD 'service'`)
+	must(t, owner, `GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO service`)
+	cfg.URL = withUser(t, cfg.URL, "service", "service")
+	service := testenv.OpenLedger(t, cfg)
+	if done, err := service.Migrate(t.Context(), sql.LedgerMigrations); err != nil || done != 0 {
+		t.Fatalf("did %d steps, error %v", done, err)
+	}
+	resource(t, service, "accounts/acme")
+	if err := execute(t.Context(), service, `CREATE TABLE x (a INTEGER)`); err == nil {
+		t.Error("the account of the service may create tables, so this test shows nothing")
+	}
+}
+
+func withUser(t *testing.T, address config.Secret, user, password string) config.Secret {
+	t.Helper()
+	parsed, err := url.Parse(address.Reveal())
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed.User = url.UserPassword(user, password)
+	return config.Secret(parsed.String())
+}
