@@ -196,6 +196,21 @@ func (g *Guard) Middleware(next http.Handler) http.Handler {
 	}))
 }
 
+// KnownFirst refuses to read more than some bytes from somebody who is not known,
+// for a handler that judges callers only after it has read the request.
+func (g *Guard) KnownFirst(limit int64, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// A length that is not known is -1.
+		if r.ContentLength < 0 || r.ContentLength > limit {
+			if _, err := g.auth.Authenticate(withHTTPCaller(r), bearerOf(r.Header.Get("Authorization"))); err != nil {
+				refuse(w, err)
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // CleanPaths refuses a path that is not in its shortest form, since a handler
 // might read it differently than the rules do.
 func CleanPaths(next http.Handler) http.Handler {

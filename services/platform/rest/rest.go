@@ -31,8 +31,10 @@ import (
 )
 
 const (
-	// maxBody is read before anybody knows who sends it.
-	maxBody = 1 << 20
+	// A request is read before the server judges who sends it. That is little, or
+	// the sender is known.
+	maxBody      = 16 << 20
+	maxStrangers = 64 << 10
 	// buffer of a connection in memory.
 	buffer = 256 << 10
 )
@@ -48,8 +50,9 @@ type Gateway struct {
 	conn     *grpc.ClientConn
 }
 
-// New makes a gateway. Its server must have Credentials and be run by Serve.
-func New() (*Gateway, error) {
+// New makes a gateway. Its server must have Credentials and the guard's
+// interceptors, and be run by Serve.
+func New(guard *auth.Guard) (*Gateway, error) {
 	g := &Gateway{listener: bufconn.Listen(buffer)}
 	g.mux = runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, JSON()),
@@ -72,7 +75,7 @@ func New() (*Gateway, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rest: %w", err)
 	}
-	g.handler = auth.CleanPaths(http.HandlerFunc(g.serve))
+	g.handler = auth.CleanPaths(guard.KnownFirst(maxStrangers, http.HandlerFunc(g.serve)))
 	return g, nil
 }
 
