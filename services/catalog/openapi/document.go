@@ -175,13 +175,19 @@ const maxReferences = 10
 
 // item reads the operations of a path, by method in capitals. Those beside a
 // reference win over those it leads to.
-func (d *document) item(n *yaml.Node, depth int) (map[string]entry, error) {
+func (d *document) item(api *API, n *yaml.Node, depth int) (map[string]entry, error) {
 	fields, err := entries(n)
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := fields["servers"]; ok {
-		return nil, errOwnServers
+	if own, ok := fields["servers"]; ok {
+		var servers []server
+		if err := decode(own.value, &servers); err != nil {
+			return nil, err
+		}
+		if err := api.addOwn(servers); err != nil {
+			return nil, err
+		}
 	}
 	found := map[string]entry{}
 	if reference, ok := fields["$ref"]; ok {
@@ -192,7 +198,7 @@ func (d *document) item(n *yaml.Node, depth int) (map[string]entry, error) {
 		if err != nil {
 			return nil, err
 		}
-		if found, err = d.item(referred, depth+1); err != nil {
+		if found, err = d.item(api, referred, depth+1); err != nil {
 			return nil, fmt.Errorf("$ref %q: %w", reference.value.Value, err)
 		}
 	}

@@ -19,8 +19,6 @@ import (
 	"slices"
 	"strings"
 
-	"gopkg.in/yaml.v3"
-
 	"github.com/tollway/tollway/pipelines/attribute/operation"
 )
 
@@ -33,7 +31,7 @@ type API struct {
 	Title   string
 	Version string
 	// Hosts have no port; none is any host, as in a document whose servers are
-	// relative to where it is found.
+	// relative to where it is found. Those of a path or operation are among them.
 	Hosts []string
 	// BasePaths begin with / and end without it, but for the root, which is /.
 	BasePaths []string
@@ -70,7 +68,7 @@ func Import(text []byte) (API, []Operation, error) {
 	if err != nil {
 		return API{}, nil, err
 	}
-	operations, err := d.operations()
+	operations, err := d.operations(&api)
 	if err != nil {
 		return API{}, nil, err
 	}
@@ -83,8 +81,8 @@ func Import(text []byte) (API, []Operation, error) {
 	return api, operations, check(api, operations)
 }
 
-// operations reads the paths.
-func (d *document) operations() ([]Operation, error) {
+// operations reads the paths, and adds their own hosts to the API.
+func (d *document) operations(api *API) ([]Operation, error) {
 	paths, err := entries(&d.Paths)
 	if err != nil {
 		return nil, fmt.Errorf("paths: %w", err)
@@ -95,12 +93,12 @@ func (d *document) operations() ([]Operation, error) {
 			continue
 		}
 		item := paths[path]
-		methods, err := d.item(item.value, 0)
+		methods, err := d.item(api, item.value, 0)
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %s: %w", item.line, path, err)
 		}
 		for _, method := range slices.Sorted(maps.Keys(methods)) {
-			o, err := read(method, path, methods[method])
+			o, err := read(api, method, path, methods[method])
 			if err != nil {
 				return nil, fmt.Errorf("line %d: %s %s: %w", methods[method].line, method, path, err)
 			}
@@ -111,19 +109,19 @@ func (d *document) operations() ([]Operation, error) {
 }
 
 // read makes an operation of what is written under a method.
-func read(method, path string, e entry) (Operation, error) {
+func read(api *API, method, path string, e entry) (Operation, error) {
 	var text struct {
-		OperationID string    `yaml:"operationId"`
-		Summary     string    `yaml:"summary"`
-		Deprecated  bool      `yaml:"deprecated"`
-		Tags        []string  `yaml:"tags"`
-		Servers     yaml.Node `yaml:"servers"`
+		OperationID string   `yaml:"operationId"`
+		Summary     string   `yaml:"summary"`
+		Deprecated  bool     `yaml:"deprecated"`
+		Tags        []string `yaml:"tags"`
+		Servers     []server `yaml:"servers"`
 	}
 	if err := decode(e.value, &text); err != nil {
 		return Operation{}, err
 	}
-	if !text.Servers.IsZero() {
-		return Operation{}, errOwnServers
+	if err := api.addOwn(text.Servers); err != nil {
+		return Operation{}, err
 	}
 	o := Operation{
 		ID: resourceID(text.OperationID), Method: method, Template: path, Deprecated: text.Deprecated, Tags: text.Tags, line: e.line,
@@ -138,8 +136,6 @@ func read(method, path string, e entry) (Operation, error) {
 	}
 	return o, nil
 }
-
-var errOwnServers = errors.New("servers: an operation with servers of its own belongs into an API of its own")
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 

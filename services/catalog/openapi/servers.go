@@ -71,6 +71,29 @@ func (a *API) add(host, base string) error {
 	return nil
 }
 
+// addOwn adds the hosts of a path or an operation to those of the API. Its paths
+// must be the API's: a template is what follows the API's base path.
+func (a *API) addOwn(servers []server) error {
+	for i, s := range servers {
+		host, base, err := s.place()
+		own := API{}
+		if err == nil {
+			err = own.add(host, base)
+		}
+		if err == nil && !slices.Contains(a.BasePaths, own.BasePaths[0]) {
+			err = fmt.Errorf("url: base path %s is none of the API's (%s): such operations belong into an API of their own",
+				own.BasePaths[0], strings.Join(a.BasePaths, ", "))
+		}
+		if err != nil {
+			return fmt.Errorf("servers[%d]: %w", i, err)
+		}
+		if len(a.Hosts) > 0 && host != "" && !slices.Contains(a.Hosts, own.Hosts[0]) {
+			a.Hosts = append(a.Hosts, own.Hosts[0])
+		}
+	}
+	return nil
+}
+
 var serverVariable = regexp.MustCompile(`\{[^{}]*\}`)
 
 // place returns the host of a server, which is empty in a relative address, and
