@@ -13,6 +13,7 @@ import (
 	"github.com/tollway/tollway/pipelines/delivery"
 	"github.com/tollway/tollway/pipelines/load"
 	"github.com/tollway/tollway/pipelines/reconcile"
+	"github.com/tollway/tollway/services/catalog/feed"
 	"github.com/tollway/tollway/services/collector"
 	"github.com/tollway/tollway/services/collector/als"
 	"github.com/tollway/tollway/services/collector/otlp"
@@ -23,6 +24,7 @@ import (
 	"github.com/tollway/tollway/services/platform/config"
 	"github.com/tollway/tollway/services/platform/embedded"
 	"github.com/tollway/tollway/services/platform/kafkaio"
+	"github.com/tollway/tollway/services/platform/ledger"
 	"github.com/tollway/tollway/services/platform/logging"
 	"github.com/tollway/tollway/services/reports"
 )
@@ -34,6 +36,8 @@ type Config struct {
 	Auth       auth.Config      `yaml:"auth"`
 	Kafka      Kafka            `yaml:"kafka"`
 	ClickHouse ClickHouse       `yaml:"clickhouse"`
+	Ledger     ledger.Config    `yaml:"ledger"`
+	Feed       feed.Config      `yaml:"feed"`
 	Retention  Retention        `yaml:"retention"`
 	Collector  collector.Config `yaml:"collector"`
 	ALS        als.Config       `yaml:"als"`
@@ -153,6 +157,8 @@ func defaultConfig() Config {
 		Listen:     Listen{GRPC: "127.0.0.1:7601", HTTP: "127.0.0.1:7602", Admin: "127.0.0.1:7603"},
 		Kafka:      Kafka{Config: kafkaio.DefaultConfig(), Producer: kafkaio.DefaultProducerConfig(), Partitions: 4, Replication: 1},
 		ClickHouse: ClickHouse{Config: clickhouse.Default()},
+		Ledger:     ledger.DefaultConfig(),
+		Feed:       feed.DefaultConfig(),
 		Retention:  Retention{CallsDays: 35, RollupsDays: 1100},
 		Collector:  collector.DefaultConfig(),
 		ALS:        als.DefaultConfig(),
@@ -217,6 +223,9 @@ func (f *processFlags) loadOver(cfg Config, findEmbedded bool) (Config, error) {
 	}
 	cfg.Embedded.Engine.DataDir = filepath.Join(f.data, "engine")
 	cfg.Embedded.Log.DataDir = filepath.Join(f.data, "log")
+	if cfg.Ledger.Path == ledger.DefaultConfig().Path {
+		cfg.Ledger.Path = filepath.Join(f.data, "ledger.db")
+	}
 	cfg.Reports.RetentionDays, cfg.Reports.RollupRetentionDays = cfg.Retention.CallsDays, cfg.Retention.RollupsDays
 	cfg.Load.Retention = time.Duration(cfg.Retention.CallsDays) * 24 * time.Hour
 	cfg.Collector.HTTP.Address = cfg.Listen.HTTP

@@ -18,11 +18,13 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/tollway/tollway/pipelines/call"
 	"github.com/tollway/tollway/pipelines/delivery"
 	"github.com/tollway/tollway/pipelines/load"
 	"github.com/tollway/tollway/pipelines/reconcile"
 	"github.com/tollway/tollway/schemas/proto/tollway/events/v1"
 	"github.com/tollway/tollway/schemas/proto/tollway/reports/v1"
+	"github.com/tollway/tollway/services/catalog/feed"
 	"github.com/tollway/tollway/services/collector"
 	"github.com/tollway/tollway/services/collector/als"
 	"github.com/tollway/tollway/services/collector/otlp"
@@ -47,9 +49,11 @@ type process struct {
 	registry *prometheus.Registry
 	admin    *admin.Server
 	auth     *auth.Chain
+	tokens   *auth.StoredTokens // access tokens of the catalog
 	guard    *auth.Guard
 	kafka    *kafkaio.Client
 	producer *kafkaio.Producer
+	feed     *feed.Feed // the catalog as it is published
 	grpc     *grpc.Server
 	network  credentials.TransportCredentials // of the gRPC port
 	rest     *rest.Gateway
@@ -103,7 +107,24 @@ func newProcess(ctx context.Context, cfg Config, data string, log zerolog.Logger
 	if p.producer, err = kafkaio.NewProducer(p.kafka, cfg.Kafka.Producer); err != nil {
 		return nil, err
 	}
-	return p, ensureTopics(ctx, p.kafka, cfg)
+	if err := ensureTopics(ctx, p.kafka, cfg); err != nil {
+		return p, err
+	}
+	return p, p.addFeed()
+}
+
+// addFeed follows the published catalog. Every process does: access tokens are
+// in it.
+func (p *process) addFeed() error {
+	var err error
+	if p.feed, err = feed.New(p.cfg.Feed, p.kafka, p.registry, p.log); err != nil {
+		return err
+	}
+	p.add("feed", p.feed.Run)
+	p.admin.AddCheck("catalog feed", p.feed.Ready)
+	p.tokens = auth.NewStoredTokens(p.feed)
+	p.auth.Add(p.tokens)
+	return nil
 }
 
 // addLogins lets in who has logged in with an identity provider.
@@ -165,6 +186,7 @@ func ensureTopics(ctx context.Context, client *kafkaio.Client, cfg Config) error
 	for _, t := range []kafkaio.TopicSpec{
 		{Name: cfg.Delivery.Topic, Partitions: cfg.Kafka.Partitions, Config: map[string]string{"message.timestamp.type": "LogAppendTime", "retention.ms": week}},
 		{Name: cfg.Delivery.DeadLetterTopic, Partitions: 1, Config: map[string]string{"retention.ms": "2419200000"}},
+		{Name: cfg.Feed.Topic, Partitions: 1, Config: map[string]string{"cleanup.policy": "compact"}},
 		{Name: served.Topic, Partitions: 1, Config: map[string]string{"retention.ms": week}},
 	} {
 		t.ReplicationFactor = cfg.Kafka.Replication
@@ -314,10 +336,15 @@ func (p *process) addPipelines(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	loader := load.New(p.cfg.Load, shards, len(partitions), load.AsSent, p.registry, p.log)
+	loader := load.New(p.cfg.Load, shards, len(partitions), p.attribute, p.registry, p.log)
 	p.consumer = delivery.New(p.cfg.Delivery, p.kafka, p.producer,
 		func(partition int32) delivery.Store { return loader.Open(partition) }, p.registry, p.log)
-	p.add("pipelines", p.consumer.Run)
+	p.add("pipelines", func(ctx context.Context) error {
+		if err := p.feed.Wait(ctx); err != nil {
+			return err
+		}
+		return p.consumer.Run(ctx)
+	})
 	sealer, err := reconcile.New(p.cfg.Reconcile, reconcile.Deps{
 		Shards: shards, Watermark: delivery.NewWatermark(p.kafka, p.cfg.Delivery), Metrics: p.registry, Logger: p.log,
 	})
@@ -335,6 +362,9 @@ func (p *process) addPipelines(ctx context.Context) error {
 	p.admin.AddCheck("pipelines", p.consumer.Ready)
 	return nil
 }
+
+// attribute says who called what, by the catalog as it is known now.
+func (p *process) attribute(batch *call.Batch) uint64 { return p.feed.Snapshot().Attribute(batch) }
 
 // watermark says up to when everything is stored. It asks the log at most once
 // a second.
