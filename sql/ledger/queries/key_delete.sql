@@ -1,0 +1,1 @@
+DELETE FROM unique_keys WHERE key = $1 AND name = $2

@@ -1,0 +1,1 @@
+INSERT INTO unique_keys (key, name) VALUES ($1, $2)

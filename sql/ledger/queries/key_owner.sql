@@ -1,0 +1,1 @@
+SELECT name FROM unique_keys WHERE key = $1

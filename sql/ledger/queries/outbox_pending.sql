@@ -1,0 +1,1 @@
+SELECT count(*), COALESCE(min(time), 0) FROM outbox WHERE published_at IS NULL

@@ -1,0 +1,1 @@
+DELETE FROM subscription_periods WHERE name = $1

@@ -1,0 +1,1 @@
+DELETE FROM resource_references WHERE name = $1

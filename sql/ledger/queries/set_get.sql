@@ -1,0 +1,1 @@
+SELECT set_name FROM applied_sets WHERE name = $1
