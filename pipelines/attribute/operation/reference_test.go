@@ -30,6 +30,7 @@ var (
 	variable = regexp.MustCompile(`\{[^{}=]*(?:=([^{}]*))?\}`)
 	escape   = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
 	foreign  = regexp.MustCompile(`[^\x01\x21-\x7e]+`)
+	capitals = regexp.MustCompile(`[A-Z]+`)
 	plain    = regexp.MustCompile(`^[0-9A-Za-z._~-]$`)
 )
 
@@ -47,7 +48,7 @@ func newReference(rules []Rule) reference {
 	for _, r := range rules {
 		one := referenceRule{Rule: r}
 		base := strings.TrimRight(r.BasePath, "/")
-		one.base = regexp.MustCompile("^" + regexp.QuoteMeta(normal(base)) + "(/.*)?$")
+		one.base = regexp.MustCompile("(?s)^" + regexp.QuoteMeta(normal(base)) + "(/.*)?$")
 		if r.Operation != "" {
 			text := variable.ReplaceAllStringFunc(r.Template, func(v string) string {
 				if m := variable.FindStringSubmatch(v); m[1] != "" {
@@ -94,7 +95,7 @@ func expression(text string) (*regexp.Regexp, []string) {
 
 // hostRank is 0 for a host that does not match, and higher the more is named.
 func hostRank(hosts []string, host string) int {
-	host = strings.ToLower(host)
+	host = capitals.ReplaceAllStringFunc(host, strings.ToLower)
 	if m := regexp.MustCompile(`(?s)^(.*):[^\]:]*$`).FindStringSubmatch(host); m != nil {
 		host = m[1]
 	}
@@ -323,7 +324,7 @@ func TestOrderOfRulesDoesNotCount(t *testing.T) {
 }
 
 func FuzzMatch(f *testing.F) {
-	for _, path := range []string{"/a/b/c", "/a//b/", "/a/%2f/x.json?y", "/a/b:go#", "/", "*", "", "/a-b-c/%C3%a9", "/%%37E"} {
+	for _, path := range []string{"/a/b/c", "/a//b/", "/a/%2f/x.json?y", "/a/b:go#", "/", "*", "", "/a-b-c/%C3%a9", "/%%37E", "/a/\n\xb4"} {
 		f.Add("GET", "h.example.com:80", path, "/{p}-{q}/**", "*.example.com")
 	}
 	fixed := []Rule{
