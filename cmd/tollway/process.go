@@ -36,6 +36,7 @@ import (
 	"github.com/tollway/tollway/services/platform/clickhouse"
 	"github.com/tollway/tollway/services/platform/jwks"
 	"github.com/tollway/tollway/services/platform/kafkaio"
+	"github.com/tollway/tollway/services/platform/logging"
 	"github.com/tollway/tollway/services/platform/rest"
 	"github.com/tollway/tollway/services/reports"
 	"github.com/tollway/tollway/sql"
@@ -418,7 +419,7 @@ func (p *process) serveHTTP(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: p.rest, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute}
+	server := &http.Server{Handler: p.rest, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: logging.HTTP(p.log)}
 	stopped := context.AfterFunc(ctx, func() {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()

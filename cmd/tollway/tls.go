@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -62,13 +63,13 @@ func ownClient() (*http.Client, error) {
 // nil.
 func explainTLS(server string, err error) error {
 	var unknown *tls.CertificateVerificationError
-	var alert tls.AlertError
+	var alert *net.OpError // the type of what the other side says is not exported
 	var record tls.RecordHeaderError
 	switch {
 	case errors.As(err, &unknown):
 		return fmt.Errorf("the certificate of %s is not believed (%w): name its authority with --ca-file or TOLLWAY_CA_FILE", server, unknown.Err)
-	case errors.As(err, &alert):
-		return fmt.Errorf("%s refuses the connection (%w): if it asks for a client certificate, give one with --cert-file and --key-file", server, err)
+	case errors.As(err, &alert) && alert.Op == "remote error":
+		return fmt.Errorf("%s refuses the connection (%w): if it asks for a client certificate, give one with --cert-file and --key-file", server, alert.Err)
 	case errors.As(err, &record) || strings.Contains(err.Error(), "HTTP response to HTTPS client"):
 		return fmt.Errorf("%s does not speak TLS: its address begins with http://", server)
 	}

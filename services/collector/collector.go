@@ -25,6 +25,7 @@ import (
 	"github.com/tollway/tollway/services/collector/events"
 	"github.com/tollway/tollway/services/collector/filetail"
 	"github.com/tollway/tollway/services/collector/publish"
+	"github.com/tollway/tollway/services/platform/logging"
 )
 
 // Deps is what a collector works with.
@@ -171,6 +172,7 @@ func (c *Collector) serve(ctx context.Context) error {
 		ReadTimeout:       c.cfg.HTTP.ReadTimeout,
 		WriteTimeout:      c.cfg.HTTP.ReadTimeout + c.cfg.Events.AckTimeout + time.Second,
 		IdleTimeout:       c.cfg.HTTP.IdleTimeout,
+		ErrorLog:          logging.HTTP(c.deps.Logger),
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()

@@ -26,6 +26,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/tollway/tollway/services/platform/certs"
+	"github.com/tollway/tollway/services/platform/logging"
 )
 
 // Config says where to listen and what to show.
@@ -141,7 +142,7 @@ func (s *Server) Run(ctx context.Context) error {
 			return err
 		}
 	}
-	srv := &http.Server{Handler: s.handler, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 1 << 14}
+	srv := &http.Server{Handler: s.handler, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 1 << 14, ErrorLog: logging.HTTP(s.log)}
 	s.log.Info().Stringer("address", s.listener.Addr()).Msg("admin port is open")
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(s.listener) }()

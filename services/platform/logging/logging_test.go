@@ -75,3 +75,17 @@ func TestSampled(t *testing.T) {
 		t.Errorf("%d lines passed, want 3", n)
 	}
 }
+
+func TestHTTPComplaints(t *testing.T) {
+	var out bytes.Buffer
+	l := logging.HTTP(zerolog.New(&out))
+	for range 100 {
+		l.Printf("http: TLS handshake error from %s: EOF", "192.0.2.1:1")
+	}
+	if want := `{"level":"warn","complaint":"http: TLS handshake error from 192.0.2.1:1: EOF","message":"HTTP connection"}` + "\n"; !strings.HasPrefix(out.String(), want) {
+		t.Errorf("logged %s", out.String())
+	}
+	if n := strings.Count(out.String(), "\n"); n > 5 {
+		t.Errorf("%d of 100 complaints are logged", n)
+	}
+}
