@@ -181,11 +181,12 @@ func (b *buckets) aligned(grain int64) bool {
 	return !slices.ContainsFunc(b.starts[1:], func(start int64) bool { return start%grain != 0 })
 }
 
+// intArray names its type: left to itself, the store takes large numbers as
+// unsigned, and finds no type for them together with a signed one.
 func intArray(numbers []int64) string {
-	var b strings.Builder
+	texts := make([]string, len(numbers))
 	for i, n := range numbers {
-		b.WriteByte("[,"[min(i, 1)])
-		b.WriteString(strconv.FormatInt(n, 10))
+		texts[i] = strconv.FormatInt(n, 10)
 	}
-	return b.String() + "]"
+	return "CAST([" + strings.Join(texts, ",") + "], 'Array(Int64)')"
 }

@@ -28,20 +28,25 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 // fixture is a fresh database with all tables, and a server that reads it.
 type fixture struct {
 	*Server
-	db     *clickhouse.DB
+	db     *clickhouse.DB // the first shard
+	shards []*clickhouse.DB
 	caller Caller
 }
 
 func newFixture(t testing.TB, cfg Config) *fixture {
+	return newFixtureOn(t, testenv.ClickHouseConfig(t), cfg)
+}
+
+func newFixtureOn(t testing.TB, connection clickhouse.Config, cfg Config) *fixture {
 	t.Helper()
-	connection := testenv.ClickHouseConfig(t)
 	// Kept for so long that no call of a test is past it, and not past the end
 	// of what the engine can count.
 	if _, err := clickhouse.Migrate(t.Context(), connection, sql.ClickHouseMigrations, sql.ClickHouseVariables(false, 20000, 20000)); err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{db: testenv.Open(t, connection)}
-	reader := testenv.Open(t, testenv.AsReader(connection, testenv.Engine(t)))
+	f := &fixture{shards: testenv.OpenShards(t, connection)}
+	f.db = f.shards[0]
+	reader := testenv.Open(t, testenv.AsReader(connection.AllShards(), testenv.Engine(t)))
 	var err error
 	f.Server, err = New(cfg, Deps{
 		Store:      ClickHouse(reader),
@@ -53,6 +58,13 @@ func newFixture(t testing.TB, cfg Config) *fixture {
 		t.Fatal(err)
 	}
 	return f
+}
+
+// layouts runs a test on one engine and on two shards.
+func layouts(t *testing.T, test func(t *testing.T, f *fixture)) {
+	testenv.Layouts(t, func(t *testing.T, connection clickhouse.Config) {
+		test(t, newFixtureOn(t, connection, DefaultConfig()))
+	})
 }
 
 // sample is a stored call, as the tests recompute reports from it.
@@ -107,31 +119,40 @@ func randomSample(r *rand.Rand, from time.Time, span time.Duration) sample {
 	return s
 }
 
-// insert stores samples in one block.
+// insert stores samples in one block on each shard.
 func (f *fixture) insert(t testing.TB, samples []sample) {
 	t.Helper()
+	shards := make([][]string, len(f.shards))
 	columns := slices.Sorted(maps.Keys(samples[0].text))
-	var text strings.Builder
-	fmt.Fprintf(&text, "INSERT INTO calls (id, time, received_at, status, total_us, upstream_us, total_bucket, upstream_bucket, request_bytes, response_bytes, %s) VALUES", strings.Join(columns, ", "))
 	for i, s := range samples {
 		id := call.NewID("test", fmt.Sprint(i), s.time.String(), fmt.Sprint(s.event))
-		at := s.time.UTC().Format("2006-01-02 15:04:05.000000")
+		var text strings.Builder
 		text.WriteString("\n('")
 		for _, b := range id {
 			fmt.Fprintf(&text, `\x%02x`, b)
 		}
+		at := s.time.UTC().Format("2006-01-02 15:04:05.000000")
 		fmt.Fprintf(&text, "', '%s', '%s', %d, %d, %d, %d, %d, %d, %d", at, at,
 			s.status, s.total, s.upstream, call.Bucket(s.total), call.Bucket(s.upstream), s.request, s.response)
 		for _, c := range columns {
 			fmt.Fprintf(&text, ", '%s'", strings.ReplaceAll(s.text[c], "'", `\'`))
 		}
 		text.WriteString(")")
+		shard := id.Partition(len(shards))
+		shards[shard] = append(shards[shard], text.String())
 	}
-	err := f.db.Exec(t.Context(), text.String(), nil, clickhouse.WithSettings(map[string]any{
-		"async_insert": 0, "max_query_size": 1 << 28, "insert_deduplicate": 0, "deduplicate_blocks_in_dependent_materialized_views": 0,
-	}))
-	if err != nil {
-		t.Fatal(err)
+	for i, rows := range shards {
+		if len(rows) == 0 {
+			continue
+		}
+		text := "INSERT INTO calls (id, time, received_at, status, total_us, upstream_us, total_bucket, upstream_bucket, request_bytes, response_bytes, " +
+			strings.Join(columns, ", ") + ") VALUES" + strings.Join(rows, "")
+		err := f.shards[i].Exec(t.Context(), text, nil, clickhouse.WithSettings(map[string]any{
+			"async_insert": 0, "max_query_size": 1 << 28, "insert_deduplicate": 0, "deduplicate_blocks_in_dependent_materialized_views": 0,
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -348,9 +369,25 @@ func subset(r *rand.Rand, from []string, most int) []string {
 // TestQueryEqualsRawCalls compares every metric, over random ranges, filters,
 // groups and time zones, with a recomputation from the calls that were stored.
 func TestQueryEqualsRawCalls(t *testing.T) {
+	layouts(t, func(t *testing.T, f *fixture) {
+		if len(f.shards) > 1 {
+			queryEqualsRawCalls(t, f, 40)
+			return
+		}
+		seen := queryEqualsRawCalls(t, f, 100)
+		for _, table := range allTables {
+			if seen[table.name] == 0 {
+				t.Errorf("no query read %s", table.name)
+			}
+		}
+	})
+}
+
+// queryEqualsRawCalls asks a number of random queries, and returns how many
+// read each table.
+func queryEqualsRawCalls(t *testing.T, f *fixture, queries int) (seen map[string]int) {
 	// The clocks of several of the zones change in this month.
 	start, span := time.Date(2025, 10, 1, 0, 0, 0, 0, time.UTC), 40*24*time.Hour
-	f := newFixture(t, DefaultConfig())
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))
@@ -373,8 +410,8 @@ func TestQueryEqualsRawCalls(t *testing.T) {
 	}
 	metricsOf["raw"] = append(slices.Clone(metricsOf["traffic"]), "denied_calls", "upstream_max")
 
-	seen := map[string]int{}
-	for i := range 100 {
+	seen = map[string]int{}
+	for i := range queries {
 		kind := []string{"traffic", "usage", "raw"}[i%3]
 		dims := map[string][]string{"traffic": inTraffic, "usage": inUsage, "raw": inRaw}[kind]
 		names := append([]string{"calls"}, subset(r, metricsOf[kind][1:], 8)...)
@@ -414,12 +451,8 @@ func TestQueryEqualsRawCalls(t *testing.T) {
 			t.Fatalf("query %d: %v (from %s)", i, request, source)
 		}
 	}
-	for _, table := range allTables {
-		if seen[table.name] == 0 {
-			t.Errorf("no query read %s", table.name)
-		}
-	}
 	t.Logf("tables read: %v", seen)
+	return seen
 }
 
 func internalDimension(name string) bool { return dimensionsByName[name].internal }

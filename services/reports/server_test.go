@@ -20,7 +20,9 @@ import (
 	"github.com/tollway/tollway/pipelines/call"
 	reportsv1 "github.com/tollway/tollway/schemas/proto/tollway/reports/v1"
 	"github.com/tollway/tollway/services/platform/auth"
+	"github.com/tollway/tollway/services/platform/clickhouse"
 	"github.com/tollway/tollway/services/platform/filter"
+	"github.com/tollway/tollway/services/platform/testenv"
 )
 
 var (
@@ -153,12 +155,13 @@ func TestPercentilesNearExact(t *testing.T) {
 }
 
 // TestValuesStayValues filters on texts that would matter inside a statement.
-func TestValuesStayValues(t *testing.T) {
+func TestValuesStayValues(t *testing.T) { layouts(t, valuesStayValues) }
+
+func valuesStayValues(t *testing.T, f *fixture) {
 	nasty := []string{
 		`'`, `''`, `"`, `\`, `\'`, `' OR 1=1 --`, `a') OR ('1'='1`, `{p0:String}`, `}{`, "tab\there", "line\nbreak", "nul\x00byte", `%s%d`, `%`, `_`,
 		`/* x */`, `; DROP TABLE calls`, `\x27`, `NULL`, `\N`, `ünïcode ☃`, `*middle`, `a*b`, `-1`, ` space `, `$1`, `?`, `@p`, `:x`, `toString(1)`, "`", `a\`, "\u202e",
 	}
-	f := newFixture(t, DefaultConfig())
 	var samples []sample
 	for i, value := range nasty {
 		if strings.ContainsAny(value, "\\\x00") {
@@ -205,8 +208,9 @@ func TestValuesStayValues(t *testing.T) {
 	}
 }
 
-func TestConsumerSeesOneAccount(t *testing.T) {
-	f := newFixture(t, DefaultConfig())
+func TestConsumerSeesOneAccount(t *testing.T) { layouts(t, consumerSeesOneAccount) }
+
+func consumerSeesOneAccount(t *testing.T, f *fixture) {
 	f.insert(t, []sample{
 		plainSample(time.Hour, map[string]string{"account": "acme", "host": "a"}),
 		plainSample(2*time.Hour, map[string]string{"account": "acme", "host": "b"}),
@@ -276,8 +280,9 @@ func TestNothingDependsOnMerges(t *testing.T) {
 	}
 }
 
-func TestOrderLimitCompare(t *testing.T) {
-	f := newFixture(t, DefaultConfig())
+func TestOrderLimitCompare(t *testing.T) { layouts(t, orderLimitCompare) }
+
+func orderLimitCompare(t *testing.T, f *fixture) {
 	var samples []sample
 	for i := range 10 {
 		for range i + 1 {
@@ -413,7 +418,12 @@ func TestBadRequests(t *testing.T) {
 func TestLimitsOfTheStore(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.MaxRowsToRead = 10
-	f := newFixture(t, cfg)
+	testenv.Layouts(t, func(t *testing.T, connection clickhouse.Config) {
+		limitsOfTheStore(t, newFixtureOn(t, connection, cfg))
+	})
+}
+
+func limitsOfTheStore(t *testing.T, f *fixture) {
 	var samples []sample
 	for i := range 100 {
 		samples = append(samples, plainSample(time.Duration(i)*time.Minute, map[string]string{"host": fmt.Sprint(i)}))
