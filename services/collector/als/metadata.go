@@ -6,7 +6,7 @@ import (
 )
 
 // metadata reads the three namespaces of envoy.config.core.v3.Metadata that
-// say who called. Of a token's payload only its client and subject are kept.
+// say who called. Of a token's payload only its issuer, client and subject are kept.
 //
 // It is a map of Struct, each a map of Value. A key that comes again replaces
 // what it had; a value that comes again within one map entry is merged.
@@ -148,6 +148,8 @@ func claims(b []byte, jwt *envoy.JWT) bool {
 		}
 		var claim *string
 		switch string(key) {
+		case "iss":
+			claim = &jwt.Issuer
 		case "client_id":
 			claim = &jwt.ClientID
 		case "azp":

@@ -89,6 +89,7 @@ func referenceCommon(c *datav3.AccessLogCommon, e *envoy.Entry) {
 	referenceAnswer(md[envoy.ExtAuthzNamespace], &e.ExtAuthz)
 	claims := md[envoy.JWTNamespace].GetFields()["payload"].GetStructValue().GetFields()
 	e.JWT = envoy.JWT{
+		Issuer:   claims["iss"].GetStringValue(),
 		ClientID: claims["client_id"].GetStringValue(),
 		AZP:      claims["azp"].GetStringValue(),
 		Sub:      claims["sub"].GetStringValue(),
@@ -118,7 +119,7 @@ func referenceFlags(f *datav3.ResponseFlags, e *envoy.Entry) {
 // words are strings that the decoder looks for, or that may trouble it.
 var words = []string{
 	"", "-", "none", "a", "api", "operation", "version", "track", "environment", "product", "account", "app",
-	"plan", "subscription", "credential", "key_id", "subject", "decision", "payload", "sub", "azp", "client_id",
+	"plan", "subscription", "credential", "key_id", "subject", "decision", "payload", "iss", "sub", "azp", "client_id",
 	envoy.RateLimitNamespace, envoy.ExtAuthzNamespace, envoy.JWTNamespace, "grpc-status", "0", "14", "x",
 	"203.0.113.77", "2001:db8:1:2::3", "not an address", "outbound|8080|v2|reviews.default.svc.cluster.local",
 	"via_upstream", "request_rate_limited", "/v1/orders?secret=1", "curl/8.5.0", "spiffe://td/ns/a/sa/b",

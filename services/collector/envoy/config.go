@@ -22,7 +22,8 @@ type Config struct {
 	Source string `yaml:"source"`
 	// Environment is the environment of calls that bring none themselves.
 	Environment string `yaml:"environment"`
-	// KeepQuery keeps the query in the path. Queries often hold secrets.
+	// KeepQuery keeps the query in the path, without the values of parameters that
+	// are named as credentials are, such as api_key. Queries often hold secrets.
 	KeepQuery bool `yaml:"keep_query"`
 	// ClientIP is truncated, full or none.
 	ClientIP ClientIPMode `yaml:"client_ip"`

@@ -76,12 +76,15 @@ const (
 	MetaProduct
 	MetaSubscription
 	MetaDecision
+	MetaAPI
+	MetaOperation
 
 	metaKeys int = iota
 )
 
 var metaNames = [metaKeys]string{
 	"key_id", "subject", "plan", "account", "app", "product", "subscription", "decision",
+	"api", "operation",
 }
 
 // MetaByName finds the metadata key of a name.
@@ -105,7 +108,7 @@ const (
 )
 
 // JWT is what is kept of a token's payload.
-type JWT struct{ ClientID, AZP, Sub string }
+type JWT struct{ Issuer, ClientID, AZP, Sub string }
 
 // Entry is one access-log entry in Envoy's terms. Strings may alias the buffer
 // they were decoded from. The zero value is an entry that says nothing.

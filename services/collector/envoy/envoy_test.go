@@ -229,7 +229,7 @@ func TestClientIP(t *testing.T) {
 }
 
 func TestCredential(t *testing.T) {
-	full := Entry{Start: started(now), PeerURI: "spiffe://td/ns/a/sa/b", JWT: JWT{ClientID: "client", AZP: "azp", Sub: "sub"},
+	full := Entry{Start: started(now), PeerURI: "spiffe://td/ns/a/sa/b", JWT: JWT{Issuer: "iss", ClientID: "client", AZP: "azp", Sub: "sub"},
 		RateLimit: Metadata{MetaKeyID: "rl-key", MetaSubject: "rl-subject"}, ExtAuthz: Metadata{MetaKeyID: "az-key", MetaSubject: "az-subject"},
 		Tags: [tags]string{TagCredential: "tag"}}
 	// Each step takes away what came first until then.
@@ -242,10 +242,10 @@ func TestCredential(t *testing.T) {
 		{"az-key", func(e *Entry) { e.ExtAuthz[MetaKeyID] = "" }},
 		{"rl-subject", func(e *Entry) { e.RateLimit[MetaSubject] = "" }},
 		{"az-subject", func(e *Entry) { e.ExtAuthz[MetaSubject] = "-" }},
-		{"client", func(e *Entry) { e.JWT.ClientID = "" }},
-		{"azp", func(e *Entry) { e.JWT.AZP = "" }},
-		{"sub", func(e *Entry) { e.JWT.Sub = "" }},
-		{"spiffe://td/ns/a/sa/b", func(e *Entry) { e.PeerURI = "" }},
+		{"client:iss#client", func(e *Entry) { e.JWT.ClientID = "" }},
+		{"client:iss#azp", func(e *Entry) { e.JWT.AZP = "" }},
+		{"subject:iss#sub", func(e *Entry) { e.JWT.Sub = "" }},
+		{"certificate:spiffe://td/ns/a/sa/b", func(e *Entry) { e.PeerURI = "" }},
 		{"", func(*Entry) {}},
 	}
 	for _, step := range steps {
@@ -283,8 +283,28 @@ func TestPathAndHost(t *testing.T) {
 	}
 	cfg := DefaultConfig()
 	cfg.KeepQuery = true
-	if c, _ = mapEntry(t, cfg, &e); c.Path != "/v1/orders?token=secret" {
+	e.OriginalPath = "/v1/orders?page=2&api_key=secret&API%5fKEY=secret&x&=1#access_token=secret&y=key"
+	if c, _ = mapEntry(t, cfg, &e); c.Path != "/v1/orders?page=2&api_key=&API%5fKEY=&x&=1#access_token=&y=key" {
 		t.Errorf("path %q", c.Path)
+	}
+}
+
+// A stream that may not speak for others does not say who called, in whatever
+// way.
+func TestUntrustedIdentity(t *testing.T) {
+	m, err := NewMapper(DefaultConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []Entry{
+		{PeerURI: "spiffe://td/ns/a"}, {JWT: JWT{Issuer: "iss", Sub: "sub"}}, {JWT: JWT{Issuer: "iss", ClientID: "client"}},
+		{Tags: [tags]string{TagCredential: "a/b/c"}}, {ExtAuthz: Metadata{MetaKeyID: "a/b/c"}}, {RateLimit: Metadata{MetaSubject: "a/b"}},
+	} {
+		e.Start = started(now)
+		var c call.Call
+		if err := m.Map(&Node{}, &e, nil, false, now.UnixMicro(), &Scratch{}, &c); err != nil || c.Strings[call.Credential] != "" {
+			t.Errorf("%+v: %q, %v", e, c.Strings[call.Credential], err)
+		}
 	}
 }
 

@@ -8,15 +8,16 @@ import (
 
 // identity fills the columns that say who called and what was called. Custom
 // tags are what the operator wrote down and come first; then what the quota
-// service answered, then the authorization service. None of them is believed
-// from a stream that may not speak for others. What Envoy itself has verified,
-// a token or a certificate, is a credential that the catalog still has to know.
-func identity(e *Entry, trusted bool, c *call.Call) {
+// service answered, then the authorization service. What Envoy itself has
+// verified, a token or a certificate, is a credential that the catalog still has
+// to know; it is written as package call says. None of this is believed from a
+// stream that may not speak for others: calls are billed by it.
+func identity(e *Entry, trusted bool, scratch *Scratch, c *call.Call) {
 	s := &c.Strings
 	if trusted {
 		t, rl, az := &e.Tags, &e.RateLimit, &e.ExtAuthz
-		s[call.API] = value(t[TagAPI])
-		s[call.Operation] = value(t[TagOperation])
+		s[call.API] = first(t[TagAPI], rl[MetaAPI], az[MetaAPI])
+		s[call.Operation] = first(t[TagOperation], rl[MetaOperation], az[MetaOperation])
 		s[call.Product] = first(t[TagProduct], rl[MetaProduct], az[MetaProduct])
 		s[call.Account] = first(t[TagAccount], rl[MetaAccount], az[MetaAccount])
 		s[call.App] = first(t[TagApp], rl[MetaApp], az[MetaApp])
@@ -25,6 +26,9 @@ func identity(e *Entry, trusted bool, c *call.Call) {
 		s[call.Credential] = first(t[TagCredential], rl[MetaKeyID], az[MetaKeyID])
 		if s[call.Credential] == "" {
 			s[call.Credential] = first(rl[MetaSubject], az[MetaSubject], "")
+		}
+		if s[call.Credential] == "" {
+			s[call.Credential] = verified(e, scratch)
 		}
 		if env := value(t[TagEnvironment]); env != "" {
 			s[call.Environment] = env
@@ -36,12 +40,23 @@ func identity(e *Entry, trusted bool, c *call.Call) {
 			c.Attributes = append(c.Attributes, call.Attribute{Name: "track", Value: track})
 		}
 	}
-	if s[call.Credential] == "" {
-		s[call.Credential] = first(e.JWT.ClientID, e.JWT.AZP, e.JWT.Sub)
+}
+
+// verified is the credential that Envoy itself has verified. The client of a
+// token goes before its subject: of many users of one app, the app is the
+// caller.
+func verified(e *Entry, scratch *Scratch) string {
+	issuer := value(e.JWT.Issuer)
+	if client := first(e.JWT.ClientID, e.JWT.AZP, ""); client != "" {
+		return scratch.text(func(b []byte) []byte { return call.AppendClient(b, issuer, client) })
 	}
-	if s[call.Credential] == "" {
-		s[call.Credential] = e.PeerURI
+	if subject := value(e.JWT.Sub); subject != "" {
+		return scratch.text(func(b []byte) []byte { return call.AppendSubject(b, issuer, subject) })
 	}
+	if e.PeerURI != "" {
+		return scratch.text(func(b []byte) []byte { return call.AppendCertificate(b, e.PeerURI) })
+	}
+	return ""
 }
 
 func first(a, b, c string) string {

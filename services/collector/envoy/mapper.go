@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -70,7 +72,7 @@ func (m *Mapper) Map(n *Node, e *Entry, raw []byte, trusted bool, now int64, s *
 	c.ReceivedAt = now
 	m.where(n, e, s, c)
 	m.what(e, s, c)
-	identity(e, trusted, c)
+	identity(e, trusted, s, c)
 	m.agent(e, c)
 	c.Strings[call.Fault], c.Strings[call.Denied] = blame(e, c.GRPCStatus)
 	if e.Flags != 0 {
@@ -189,11 +191,41 @@ func (m *Mapper) what(e *Entry, s *Scratch, c *call.Call) {
 	if e.OriginalPath != "" {
 		c.Path = e.OriginalPath
 	}
-	if !m.cfg.KeepQuery {
-		if i := strings.IndexAny(c.Path, "?#"); i >= 0 {
-			c.Path = c.Path[:i]
+	if i := strings.IndexAny(c.Path, "?#"); i >= 0 {
+		if path, query := c.Path[:i], c.Path[i:]; m.cfg.KeepQuery {
+			c.Path = s.text(func(b []byte) []byte { return withoutSecrets(append(b, path...), query) })
+		} else {
+			c.Path = path
 		}
 	}
+}
+
+// secretParameters are query parameters in which credentials travel.
+var secretParameters = []string{"api_key", "apikey", "api-key", "key", "token", "access_token", "id_token", "code", "password", "secret", "client_secret", "sig", "signature"}
+
+// withoutSecrets appends a query, which begins with ? or #, without the values of
+// parameters in which credentials travel.
+func withoutSecrets(b []byte, query string) []byte {
+	for query != "" {
+		end := strings.IndexAny(query[1:], "&#") + 1
+		if end == 0 {
+			end = len(query)
+		}
+		pair := query[:end]
+		query = query[end:]
+		if i := strings.IndexByte(pair, '='); i > 0 && secretParameter(pair[1:i]) {
+			pair = pair[:i+1]
+		}
+		b = append(b, pair...)
+	}
+	return b
+}
+
+func secretParameter(name string) bool {
+	if unescaped, err := url.QueryUnescape(name); err == nil {
+		name = unescaped
+	}
+	return slices.ContainsFunc(secretParameters, func(s string) bool { return strings.EqualFold(s, name) })
 }
 
 func hostPort(b []byte, host string, port uint32) []byte {

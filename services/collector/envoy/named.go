@@ -58,6 +58,7 @@ func setters() map[string]setter {
 		"upstream_host":    func(e *Entry) *string { return &e.UpstreamAddress },
 		"details":          func(e *Entry) *string { return &e.Details },
 		"grpc_status":      func(e *Entry) *string { return &e.TrailerGRPC },
+		"jwt_iss":          func(e *Entry) *string { return &e.JWT.Issuer },
 		"jwt_client_id":    func(e *Entry) *string { return &e.JWT.ClientID },
 		"jwt_azp":          func(e *Entry) *string { return &e.JWT.AZP },
 		"jwt_sub":          func(e *Entry) *string { return &e.JWT.Sub },

@@ -208,7 +208,7 @@ func (d *decoder) member(key string, f *field, flat bool) error {
 	case responseBytes:
 		return d.number(f.name, maxWhole, 0, &c.ResponseBytes)
 	case path:
-		return d.text(f.name, &c.Path)
+		return d.path()
 	case clientIP:
 		return d.clientIP()
 	case status, grpcStatus, attempts:
@@ -249,6 +249,16 @@ func (d *decoder) text(name string, to *string) error {
 	}
 	s, err := d.scan.String()
 	*to = s
+	return err
+}
+
+// path reads a path. Its query is not kept: queries often hold secrets.
+func (d *decoder) path() error {
+	to := &d.call.Path
+	err := d.text("path", to)
+	if i := strings.IndexAny(*to, "?#"); i >= 0 {
+		*to = (*to)[:i]
+	}
 	return err
 }
 

@@ -113,8 +113,8 @@ func event(id, data string) string {
 }
 
 func TestEveryFormatGivesTheSameCall(t *testing.T) {
-	data := `{"method":"GET","host":"api.example.com","path":"\/v1\/orders","status":200,"grpc_status":0,"total_us":1500,"request_bytes":10,"response_bytes":20,
-		"attempts":2,"client_ip":"203.0.113.77","fault":"none","account":"acme","measures":{"tokens":"12.5","rows":3},"attributes":{"tier":"gold"}}`
+	data := `{"method":"GET","host":"api.example.com","path":"\/v1\/orders?api_key=x","status":200,"grpc_status":0,"total_us":1500,"request_bytes":10,"response_bytes":20,
+		"attempts":2,"client_ip":"203.0.113.77","fault":"none","account":"acme","credential":"acme/mobile/key-1","measures":{"tokens":"12.5","rows":3},"attributes":{"tier":"gold"}}`
 	flat := strings.ReplaceAll(`{"id":"1","source":"gw","time":"2026-11-24T05:39:48.5Z",`+data[1:], "\n", "")
 	zipped := func(s string) string {
 		var b bytes.Buffer
@@ -164,6 +164,7 @@ func TestEveryFormatGivesTheSameCall(t *testing.T) {
 					account = "acme"
 				}
 				require.Equal(t, account, b.Strings[call.Account].Value(0))
+				require.Equal(t, trusted, b.Strings[call.Credential].Value(0) != "")
 			})
 		}
 	}

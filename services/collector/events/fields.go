@@ -49,7 +49,7 @@ func newTable() *table {
 		switch column {
 		case call.Source:
 			f.kind = flatSource
-		case call.Account, call.App, call.Product, call.Plan, call.Subscription, call.API, call.Operation:
+		case call.Credential, call.Account, call.App, call.Product, call.Plan, call.Subscription, call.API, call.Operation:
 			f.kind = assigned
 		case call.Fault, call.Denied:
 			f.kind = choice

@@ -89,7 +89,10 @@ func referenceMember(c *call.Call, name string, raw json.RawMessage) bool {
 	}
 	switch name {
 	case "path":
-		return json.Unmarshal(raw, &c.Path) == nil
+		ok := json.Unmarshal(raw, &c.Path) == nil
+		c.Path, _, _ = strings.Cut(c.Path, "?")
+		c.Path, _, _ = strings.Cut(c.Path, "#")
+		return ok
 	case "client_ip":
 		var s string
 		if json.Unmarshal(raw, &s) != nil {

@@ -58,6 +58,7 @@ func newSetters() map[string]setter {
 		"upstream_host":    func(l *line) *string { return &l.UpstreamAddress },
 		"details":          func(l *line) *string { return &l.Details },
 		"grpc_status":      func(l *line) *string { return &l.TrailerGRPC },
+		"jwt_iss":          func(l *line) *string { return &l.JWT.Issuer },
 		"jwt_client_id":    func(l *line) *string { return &l.JWT.ClientID },
 		"jwt_azp":          func(l *line) *string { return &l.JWT.AZP },
 		"jwt_sub":          func(l *line) *string { return &l.JWT.Sub },
@@ -76,7 +77,7 @@ func newSetters() map[string]setter {
 			m[name] = func(l *line, v string) error { l.Tags[tag] = v; return nil }
 		}
 	}
-	for _, name := range []string{"key_id", "subject", "plan", "account", "app", "product", "subscription", "decision"} {
+	for _, name := range []string{"key_id", "subject", "plan", "account", "app", "product", "subscription", "decision", "api", "operation"} {
 		if key, ok := envoy.MetaByName(name); ok {
 			m["ratelimit_"+name] = func(l *line, v string) error { l.RateLimit[key] = v; return nil }
 			m["ext_authz_"+name] = func(l *line, v string) error { l.ExtAuthz[key] = v; return nil }
