@@ -2,8 +2,12 @@ package ledger_test
 
 import (
 	"errors"
+	"io"
+	"net"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/rs/zerolog"
@@ -29,6 +33,92 @@ func TestRealPostgresConnectionsBreak(t *testing.T) {
 	if n := number(t, db, `SELECT count(*) FROM a`); n != 5 {
 		t.Errorf("%d rows, want 5", n)
 	}
+}
+
+// A server that is started again breaks all connections and takes none for a
+// while; a transaction that begins meanwhile waits.
+func TestRealPostgresComesBack(t *testing.T) {
+	cfg := testenv.PostgresConfig(t)
+	address, err := url.Parse(cfg.URL.Reveal())
+	if err != nil {
+		t.Fatal(err)
+	}
+	door := newDoor(t, address.Host)
+	address.Host = door.addr()
+	cfg.URL = config.Secret(address.String())
+	db := testenv.OpenLedger(t, cfg)
+	must(t, db, `CREATE TABLE a (x BIGINT NOT NULL)`)
+	door.breakAll(3)
+	must(t, db, `INSERT INTO a (x) VALUES (1)`)
+	if left := door.refuse.Load(); left > 0 {
+		t.Errorf("%d connections were still to be refused", left)
+	}
+}
+
+// door passes connections on to a server, or does not.
+type door struct {
+	listener net.Listener
+	server   string
+	refuse   atomic.Int64 // so many connections
+	mu       sync.Mutex
+	open     []net.Conn
+	wg       sync.WaitGroup
+}
+
+func newDoor(t *testing.T, server string) *door {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &door{listener: listener, server: server}
+	d.wg.Go(d.accept)
+	t.Cleanup(func() {
+		_ = listener.Close()
+		d.breakAll(0)
+		d.wg.Wait()
+	})
+	return d
+}
+
+func (d *door) addr() string { return d.listener.Addr().String() }
+
+func (d *door) accept() {
+	for {
+		client, err := d.listener.Accept()
+		if err != nil {
+			return
+		}
+		if d.refuse.Add(-1) >= 0 {
+			_ = client.Close()
+			continue
+		}
+		server, err := net.Dial("tcp", d.server)
+		if err != nil {
+			_ = client.Close()
+			continue
+		}
+		d.mu.Lock()
+		d.open = append(d.open, client, server)
+		d.mu.Unlock()
+		for _, pair := range [][2]net.Conn{{client, server}, {server, client}} {
+			d.wg.Go(func() {
+				_, _ = io.Copy(pair[0], pair[1])
+				_, _ = client.Close(), server.Close()
+			})
+		}
+	}
+}
+
+// breakAll ends what is open and refuses the next connections.
+func (d *door) breakAll(refuse int64) {
+	d.refuse.Store(refuse)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, conn := range d.open {
+		_ = conn.Close()
+	}
+	d.open = nil
 }
 
 // Whoever loses the connection at the commit is told that the outcome is unknown.

@@ -1,12 +1,14 @@
 package ledger_test
 
 import (
+	"database/sql"
 	"errors"
 	"slices"
 	"testing"
 
 	"github.com/tollway/tollway/services/platform/ledger"
 	"github.com/tollway/tollway/services/platform/testenv"
+	tollwaysql "github.com/tollway/tollway/sql"
 )
 
 // company is what the refusals are tried on.
@@ -158,6 +160,36 @@ func TestRealAuditHasNoWayAround(t *testing.T) {
 		}
 	})
 }
+
+// The file protects itself, also against programs that do not know the settings
+// of this package.
+func TestSQLiteAuditFromOutside(t *testing.T) {
+	cfg := testenv.LedgerConfig(t)
+	db := testenv.OpenLedger(t, cfg)
+	if _, err := db.Migrate(t.Context(), tollwaysql.LedgerMigrations); err != nil {
+		t.Fatal(err)
+	}
+	company(t, db)
+	outside, err := sql.Open("sqlite", cfg.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer outside.Close()
+	for _, statement := range []string{
+		`UPDATE audit SET actor = 'eve'`,
+		`DELETE FROM audit`,
+		`INSERT OR REPLACE INTO audit (id, time, actor, role, method, name, revision, request_id) VALUES (1, 1, 'eve', '', '', '', 1, '')`,
+		`UPDATE OR REPLACE audit SET id = 2`,
+		insertedPeriod,
+	} {
+		if _, err := outside.ExecContext(t.Context(), statement); err == nil {
+			t.Errorf("%s was done", statement)
+		}
+	}
+}
+
+const insertedPeriod = `INSERT OR REPLACE INTO subscription_periods (name, subject, product, start_time, end_time)
+	VALUES ('subscriptions/two', 'accounts/acme', 'products/maps', 19, 21)`
 
 // With a resource goes what belongs to it, and nothing else.
 func TestRealDeleteCascades(t *testing.T) {

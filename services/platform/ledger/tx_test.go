@@ -14,6 +14,7 @@ import (
 
 	"github.com/tollway/tollway/services/platform/ledger"
 	"github.com/tollway/tollway/services/platform/testenv"
+	"github.com/tollway/tollway/sql"
 )
 
 // Two writers who have read the same revision: exactly one may write.
@@ -49,25 +50,31 @@ func update(ctx context.Context, db *ledger.DB, name string, revision int64) (ch
 	return changed, err
 }
 
-// Transactions that read and then write what they made of it lose no update:
-// those that would are run again.
+// Transactions that read and then write what they made of it lose no update,
+// whether they come from one process or from two: those that would are run again.
 func TestRealTransactionsAreSerializable(t *testing.T) {
-	testenv.EachLedger(t, func(t *testing.T, db *ledger.DB) {
-		must(t, db, `INSERT INTO settings (key, value) VALUES ('a', '0')`)
-		const writers, each = 6, 10
+	testenv.EachLedgerConfig(t, func(t *testing.T, cfg ledger.Config) {
+		one, two := testenv.OpenLedger(t, cfg), testenv.OpenLedger(t, cfg)
+		if _, err := one.Migrate(t.Context(), sql.LedgerMigrations); err != nil {
+			t.Fatal(err)
+		}
+		must(t, one, `INSERT INTO settings (key, value) VALUES ('a', '0')`)
+		const writers, each = 3, 10 // per process
 		var wg sync.WaitGroup
-		for range writers {
-			wg.Go(func() {
-				for range each {
-					if err := increment(t.Context(), db); err != nil {
-						t.Errorf("increment: %v", err)
+		for _, db := range []*ledger.DB{one, two} {
+			for range writers {
+				wg.Go(func() {
+					for range each {
+						if err := increment(t.Context(), db); err != nil {
+							t.Errorf("increment: %v", err)
+						}
 					}
-				}
-			})
+				})
+			}
 		}
 		wg.Wait()
-		if n := number(t, db, `SELECT CAST(value AS INTEGER) FROM settings WHERE key = 'a'`); n != writers*each {
-			t.Errorf("%d increments are left of %d", n, writers*each)
+		if n := number(t, one, `SELECT CAST(value AS INTEGER) FROM settings WHERE key = 'a'`); n != 2*writers*each {
+			t.Errorf("%d increments are left of %d", n, 2*writers*each)
 		}
 	})
 }

@@ -175,7 +175,9 @@ func (s *postgresServer) start() error {
 
 func (s *postgresServer) initialize(passwordFile string) error {
 	cmd := s.command("initdb", "-D", s.data(), "--username", postgresUser, "--pwfile", passwordFile,
-		"--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C", "--no-sync", "--no-instructions")
+		"--auth", "scram-sha-256", "--encoding", "UTF8", "--no-sync", "--no-instructions",
+		// As on many a server, text does not compare bytewise unless it is told to.
+		"--locale", "C", "--locale-provider", "icu", "--icu-locale", "en")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, strings.TrimSpace(string(out)))
 	}
