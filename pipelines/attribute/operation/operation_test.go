@@ -51,6 +51,18 @@ func TestPaths(t *testing.T) {
 		{"several parameters in a segment", []string{"/{a}-to-{b}.{c}"}, map[string]string{
 			"/x-to-y.z": "/{a}-to-{b}.{c}", "/-to-y.z": none, "/x-to-.z": none, "/x-to-y.": none, "/x-to-to-y.z": "/{a}-to-{b}.{c}", "/-to--to-y.z": "/{a}-to-{b}.{c}", "/x-to-..z": "/{a}-to-{b}.{c}",
 		}},
+		{"inner literals as far left as they go", []string{"/{a}-{b}-{c}", "/{a}--{b}"}, map[string]string{
+			"/1-2-3": "/{a}-{b}-{c}", "/1-2-3-4": "/{a}-{b}-{c}", "/1-2": none, "/1--2": "/{a}--{b}", "/1---2": "/{a}--{b}", "/---": none, "/-----": "/{a}--{b}",
+		}},
+		{"which literal part", []string{"/a/{x}b", "/a/a{x}", "/b/a{x}-{y}", "/b/a{x}.{y}", "/b/{x}-to-{y}"}, map[string]string{
+			"/a/ab": "/a/a{x}", "/a/bb": "/a/{x}b", "/b/a1-2.3": "/b/a{x}-{y}", "/b/a1.2": "/b/a{x}.{y}", "/b/a-to-b.c": "/b/{x}-to-{y}",
+		}},
+		{"going back over literal parts", []string{"/{x}.json/a", "/a{x}/b", "/{x}/c"}, map[string]string{
+			"/a1.json/a": "/{x}.json/a", "/a1.json/b": "/a{x}/b", "/a1.json/c": "/{x}/c", "/a1.json/d": none,
+		}},
+		{"many literals", []string{"/0", "/1", "/2", "/3", "/4", "/5", "/6", "/7", "/8", "/9", "/{x}"}, map[string]string{
+			"/0": "/0", "/1": "/1", "/2": "/2", "/3": "/3", "/4": "/4", "/5": "/5", "/6": "/6", "/7": "/7", "/8": "/8", "/9": "/9", "/10": "/{x}",
+		}},
 		{"slash at the end", []string{"/a", "/b/", "/c", "/c/", "/d/{x}"}, map[string]string{
 			"/a": "/a", "/a/": "/a", "/a//": none, "/b": none, "/b/": "/b/", "/b//": none, "/c": "/c", "/c/": "/c/", "/d/": none, "/d/1/": "/d/{x}", "/d/1//": none,
 		}},

@@ -215,11 +215,11 @@ func (all reference) match(method, host, path string) (Target, bool) {
 
 // Small alphabets, so that rules overlap and calls meet them.
 var (
-	someSegments = []string{"a", "b", "A", "~x", "%7Ex", "%2f", "a.json", "{p}", "{q}", "{p}.json", "{p}:go", "a{p}", "a{p}c", "{p}-{q}", "b{p}-{q}", "*", "{p=a/*}", "é"}
+	someSegments = []string{"a", "b", "A", "~x", "%7Ex", "%2f", "a.json", "{p}", "{q}", "{p}.json", "{p}:go", "a{p}", "a{p}c", "{p}-{q}", "b{p}-{q}", "{p}-{q}-{r}", "{p}c", "*", "{p=a/*}", "é"}
 	someHosts    = []string{"h.example.com", "H.example.com", "*.example.com", "*.h.example.com", "*.com", "other", "*"}
 	someBases    = []string{"", "/", "/a", "/a/", "/a/b", "/%7ex"}
 	someMethods  = []string{"", "*", "GET", "post"}
-	callParts    = []string{"a", "b", "A", "", ".", "..", "~x", "%7Ex", "%7ex", "%2F", "%2fa", "a.json", ".json", "x:go", "ac", "axc", "a-b", "b1-2", "a-", "b--", "%C3%A9", "%c3%a9", "%", "%4", "%zz", "%%37E"}
+	callParts    = []string{"a", "b", "A", "", ".", "..", "~x", "%7Ex", "%7ex", "%2F", "%2fa", "a.json", ".json", "x:go", "ac", "axc", "a-b", "b1-2", "a-b-c", "ab-.json", "a-", "b--", "%C3%A9", "%c3%a9", "%", "%4", "%zz", "%%37E"}
 	callHosts    = []string{"h.example.com", "H.EXAMPLE.com:443", "x.h.example.com", "example.com", "y.example.com.", "other", "x.com", "", "[::1]:80", ".example.com", "é"}
 	callMethods  = []string{"GET", "POST", "get", ""}
 )
