@@ -133,6 +133,15 @@ func kindNamed(text string) (*manifest.Kind, error) {
 // kindWord is how commands call a kind: "plan-version".
 func kindWord(kind *manifest.Kind) string { return strings.ReplaceAll(string(kind.Field), "_", "-") }
 
+// article is the word with its article: "an app".
+func article(kind *manifest.Kind) string {
+	word := kindWord(kind)
+	if strings.ContainsAny(word[:1], "aeiou") {
+		return "an " + word
+	}
+	return "a " + word
+}
+
 func kindWords() []string {
 	var words []string
 	for _, k := range manifest.Kinds() {
@@ -158,7 +167,7 @@ func fullName(kind *manifest.Kind, text string, s *scope) (string, error) {
 		ids = append(around[:missing:missing], ids...)
 	}
 	if len(ids) != kind.Depth() || slices.Contains(ids, "") || slices.Contains(ids, anyID) {
-		return "", usageError("%q is not a name of a %s, which is %s", text, kindWord(kind), kind.Pattern)
+		return "", usageError("%q is not the name of %s, which is %s", text, article(kind), kind.Pattern)
 	}
 	return kind.Join(ids), nil
 }

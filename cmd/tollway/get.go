@@ -151,7 +151,7 @@ func (c *catalogClient) selected(ctx context.Context, notes io.Writer, args []st
 	}
 	if len(names) == 0 {
 		if !where.covers(kind) {
-			return nil, usageError("a %s does not belong to what the flags name", kindWord(kind))
+			return nil, usageError("%s does not belong to what the flags name", article(kind))
 		}
 		return c.find(ctx, kind, where, filter, sortBy)
 	}

@@ -19,10 +19,10 @@ import (
 // api is a server that remembers the last request and gives a canned answer.
 type api struct {
 	*httptest.Server
-	path, token string
-	body        map[string]any
-	code        int
-	answer      string
+	method, path, token string
+	body                map[string]any
+	code                int
+	answer              string
 }
 
 func newAPI(t *testing.T, code int, answer string) *api {
@@ -31,7 +31,7 @@ func newAPI(t *testing.T, code int, answer string) *api {
 	t.Setenv("TOLLWAY_TOKEN", "")
 	a := &api{code: code, answer: answer}
 	a.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a.path, a.token = r.URL.RequestURI(), r.Header.Get("Authorization")
+		a.method, a.path, a.token = r.Method, r.URL.RequestURI(), r.Header.Get("Authorization")
 		a.body = nil
 		text, err := io.ReadAll(r.Body)
 		if err == nil && len(text) > 0 {
