@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -59,19 +61,26 @@ func ownClient() (*http.Client, error) {
 	return c.newClient()
 }
 
-// explainTLS says what to do about a certificate that is not believed, or returns
-// nil.
+// explainTLS says what to do about a connection that was made and then failed,
+// or returns nil.
 func explainTLS(server string, err error) error {
 	var unknown *tls.CertificateVerificationError
-	var alert *net.OpError // the type of what the other side says is not exported
-	var record tls.RecordHeaderError
+	var network *net.OpError
 	switch {
+	case errors.As(err, &network) && network.Op == "dial", errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return nil
 	case errors.As(err, &unknown):
 		return fmt.Errorf("the certificate of %s is not believed (%w): name its authority with --ca-file or TOLLWAY_CA_FILE", server, unknown.Err)
-	case errors.As(err, &alert) && alert.Op == "remote error":
-		return fmt.Errorf("%s refuses the connection (%w): if it asks for a client certificate, give one with --cert-file and --key-file", server, alert.Err)
-	case errors.As(err, &record) || strings.Contains(err.Error(), "HTTP response to HTTPS client"):
+	case strings.Contains(err.Error(), "HTTP response to HTTPS client"):
 		return fmt.Errorf("%s does not speak TLS: its address begins with http://", server)
+	case strings.HasPrefix(server, "https:"):
+		// With TLS 1.3 a server judges a client's certificate when the client has
+		// begun to send its request, so that the failure has many faces.
+		var inner *url.Error
+		if errors.As(err, &inner) {
+			err = inner.Err
+		}
+		return fmt.Errorf("ask %s: %w; if it asks for a client certificate, give one with --cert-file and --key-file", server, err)
 	}
 	return nil
 }

@@ -93,6 +93,9 @@ func New(cfg Config, reg Registry, log zerolog.Logger) (*Server, error) {
 		if s.certs, err = certs.Open(cfg.TLS, log, "h2", "http/1.1"); err != nil {
 			return nil, fmt.Errorf("admin port: %w", err)
 		}
+		if err := reg.Register(s.certs.Expiry("admin")); err != nil {
+			return nil, fmt.Errorf("admin port: %w", err)
+		}
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg, ErrorHandling: promhttp.ContinueOnError}))

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 )
 
@@ -100,6 +101,14 @@ func (f *Files) Server() *tls.Config {
 // Listen wraps a listener.
 func (f *Files) Listen(l net.Listener) net.Listener { return tls.NewListener(l, f.Server()) }
 
+// Expiry is a gauge of when the certificate in use ends.
+func (f *Files) Expiry(listener string) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "tollway_certs_expiry_timestamp_seconds", Help: "When the certificate of a listener expires, in Unix time.",
+		ConstLabels: prometheus.Labels{"listener": listener},
+	}, func() float64 { return float64(f.current.Load().Certificates[0].Leaf.NotAfter.Unix()) })
+}
+
 // follow reads the files again if they have changed. A connection waits for it,
 // since it may come with a certificate that only the new files accept.
 func (f *Files) follow() {
@@ -157,8 +166,7 @@ func (f *Files) state() ([]fileState, error) {
 	return out, nil
 }
 
-// read makes a configuration of the files. Sessions are tied to it, so that none
-// can be resumed that an authority vouched for which is no longer trusted.
+// read makes a configuration of the files.
 func (c Config) read() (*tls.Config, error) {
 	pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
 	if err != nil {
@@ -170,6 +178,9 @@ func (c Config) read() (*tls.Config, error) {
 			return nil, err
 		}
 		out.ClientAuth = tls.VerifyClientCertIfGiven
+		// A session that is resumed would bring back a client whose authority may no
+		// longer be trusted.
+		out.SessionTicketsDisabled = true
 	}
 	if c.RequireClientCert {
 		out.ClientAuth = tls.RequireAndVerifyClientCert

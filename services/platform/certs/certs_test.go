@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
@@ -148,6 +149,10 @@ func TestFollowsTheFiles(t *testing.T) {
 	}
 	if third := serial(); third == second {
 		t.Error("a repaired pair is not taken over")
+	}
+	left := time.Until(time.Unix(int64(testutil.ToFloat64(s.files.Expiry("test"))), 0))
+	if left < 23*time.Hour || left > 24*time.Hour {
+		t.Errorf("the certificate of a day expires in %s", left)
 	}
 }
 

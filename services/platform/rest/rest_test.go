@@ -193,7 +193,7 @@ func TestCalls(t *testing.T) {
 		if tc.code >= 400 && answer.Header.Get("Content-Type") != "application/problem+json" {
 			t.Errorf("%s %s is answered with %s", tc.method, tc.path, answer.Header.Get("Content-Type"))
 		}
-		if (answer.StatusCode == 401) != (answer.Header.Get("WWW-Authenticate") == `Bearer realm="tollway"`) {
+		if (answer.StatusCode == http.StatusUnauthorized) != (answer.Header.Get("WWW-Authenticate") == `Bearer realm="tollway"`) {
 			t.Errorf("%s %s: WWW-Authenticate is %q", tc.method, tc.path, answer.Header.Get("WWW-Authenticate"))
 		}
 	}
@@ -208,14 +208,14 @@ func TestForgedHeaders(t *testing.T) {
 		"Grpc-Metadata-Tollway-Caller-Address", "192.0.2.1:1", "Tollway-Caller-Address", "192.0.2.1:1",
 		"X-Http-Method-Override", "GET",
 	}
-	if answer, text := f.call(t, "GET", "/v1/accounts/acme/apps/x", "", "", forged...); answer.StatusCode != 401 {
+	if answer, text := f.call(t, "GET", "/v1/accounts/acme/apps/x", "", "", forged...); answer.StatusCode != http.StatusUnauthorized {
 		t.Errorf("%d %s", answer.StatusCode, text)
 	}
-	if answer, text := f.call(t, "GET", "/v1/accounts/acme/apps/x", "acme", "", append(forged, "Authorization", "Bearer admin")...); answer.StatusCode != 401 {
+	if answer, text := f.call(t, "GET", "/v1/accounts/acme/apps/x", "acme", "", append(forged, "Authorization", "Bearer admin")...); answer.StatusCode != http.StatusUnauthorized {
 		t.Errorf("two tokens: %d %s", answer.StatusCode, text)
 	}
 	answer, text := f.call(t, "GET", "/v1/accounts/acme/apps/x", "acme", "", forged...)
-	if answer.StatusCode != 200 {
+	if answer.StatusCode != http.StatusOK {
 		t.Fatalf("%d %s", answer.StatusCode, text)
 	}
 	f.service.mu.Lock()
@@ -244,15 +244,15 @@ func TestLockOut(t *testing.T) {
 	f := start(t, insecure.NewCredentials(), nil)
 	for n := 0; ; n++ {
 		answer, text := f.call(t, "GET", "/v1/accounts/acme/apps/x", fmt.Sprint("guess", n), "")
-		if answer.StatusCode == 401 && n < 20 {
+		if answer.StatusCode == http.StatusUnauthorized && n < 20 {
 			continue
 		}
-		if answer.StatusCode != 429 || answer.Header.Get("Retry-After") != "60" || !strings.Contains(text, "too many failed attempts") {
+		if answer.StatusCode != http.StatusTooManyRequests || answer.Header.Get("Retry-After") != "60" || !strings.Contains(text, "too many failed attempts") {
 			t.Errorf("after %d guesses: %d %v %s", n, answer.StatusCode, answer.Header, text)
 		}
 		break
 	}
-	if answer, text := f.call(t, "GET", "/v1/accounts/acme/apps/x", "acme", ""); answer.StatusCode != 200 {
+	if answer, text := f.call(t, "GET", "/v1/accounts/acme/apps/x", "acme", ""); answer.StatusCode != http.StatusOK {
 		t.Errorf("a good token: %d %s", answer.StatusCode, text)
 	}
 }
@@ -276,7 +276,7 @@ func TestBodies(t *testing.T) {
 	}
 	// Without a length, it is read no further than allowed, and by strangers not at all.
 	for token, code := range map[string]int{"admin": 400, "": 401} {
-		r, err := http.NewRequestWithContext(t.Context(), "POST", f.http.URL+"/v1/products", io.MultiReader(strings.NewReader(product(maxBody))))
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.http.URL+"/v1/products", io.MultiReader(strings.NewReader(product(maxBody))))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -331,10 +331,10 @@ func TestTLS(t *testing.T) {
 		transport := &http.Transport{TLSClientConfig: cfg, ForceAttemptHTTP2: protocols == "h2"}
 		f.http.Client().Transport = transport
 		answer, text := f.call(t, "GET", "/v1/accounts/acme/apps/x", "", "")
-		if answer.StatusCode != 200 || !strings.Contains(text, `"display_name":"spiffe://prod/acme"`) {
+		if answer.StatusCode != http.StatusOK || !strings.Contains(text, `"display_name":"spiffe://prod/acme"`) {
 			t.Errorf("over %s: %d %s", answer.Proto, answer.StatusCode, text)
 		}
-		if answer, _ := f.call(t, "GET", "/v1/accounts/hooli/apps/x", "", ""); answer.StatusCode != 403 {
+		if answer, _ := f.call(t, "GET", "/v1/accounts/hooli/apps/x", "", ""); answer.StatusCode != http.StatusForbidden {
 			t.Errorf("a foreign account: %d", answer.StatusCode)
 		}
 		transport.CloseIdleConnections()
@@ -363,7 +363,7 @@ func TestJSON(t *testing.T) {
 
 func BenchmarkCall(b *testing.B) {
 	f := start(b, insecure.NewCredentials(), nil)
-	r := httptest.NewRequest("GET", "/v1/accounts/acme/apps/x", nil)
+	r := httptest.NewRequest(http.MethodGet, "/v1/accounts/acme/apps/x", nil)
 	r.Header.Set("Authorization", "Bearer acme")
 	b.ReportAllocs()
 	for b.Loop() {
