@@ -22,15 +22,32 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 
 var now = time.Now().UTC().Truncate(time.Second)
 
+// opener makes a database, which reads all shards, and a loader of it.
+type opener func(t testing.TB, hot int) (*clickhouse.DB, *Loader)
+
 func open(t testing.TB, hot int) (*clickhouse.DB, *Loader) {
-	cfg := testenv.ClickHouseConfig(t)
+	return openOn(t, testenv.ClickHouseConfig(t), hot)
+}
+
+func openOn(t testing.TB, cfg clickhouse.Config, hot int) (*clickhouse.DB, *Loader) {
 	if _, err := clickhouse.Migrate(t.Context(), cfg, sql.ClickHouseMigrations, sql.ClickHouseVariables(false, 35, 400)); err != nil {
 		t.Fatal(err)
 	}
-	db := testenv.Open(t, cfg)
 	c := DefaultConfig()
 	c.HotCalls = hot
-	return db, New(c, []*clickhouse.DB{db}, 3, AsSent, prometheus.NewRegistry(), zerolog.New(zerolog.NewTestWriter(t)))
+	return testenv.Open(t, cfg.AllShards()), New(c, testenv.OpenShards(t, cfg), 3, AsSent, prometheus.NewRegistry(), zerolog.New(zerolog.NewTestWriter(t)))
+}
+
+// layouts runs a test on one engine and on two shards, of which partition 1
+// has the second.
+func layouts(t *testing.T, test func(t *testing.T, open opener)) {
+	for name, config := range map[string]func(testing.TB) clickhouse.Config{
+		"one engine": testenv.ClickHouseConfig, "two shards": testenv.ClusterConfig,
+	} {
+		t.Run(name, func(t *testing.T) {
+			test(t, func(t testing.TB, hot int) (*clickhouse.DB, *Loader) { return openOn(t, config(t), hot) })
+		})
+	}
 }
 
 // message encodes calls with the given numbers as one message; equal numbers
@@ -116,11 +133,16 @@ func agree(t *testing.T, db *clickhouse.DB, p *Partition, want int64) {
 			buckets = append(buckets, at)
 		}
 		var differences uint64
-		err := db.QueryRow(t.Context(), "SELECT count() FROM ("+u.query+")", map[string]any{
+		err := p.db.QueryRow(t.Context(), "SELECT count() FROM ("+u.query+")", map[string]any{
 			"partition": uint16(p.number), "buckets": buckets, "from": from, "to": now.Add(25 * time.Hour),
 		}).Scan(&differences)
 		if err != nil || differences != 0 {
 			t.Errorf("%s differs from raw in %d keys: %v", u.table, differences, err)
+		}
+	}
+	for i, shard := range p.shards {
+		if n := number(t, shard, "(SELECT count() FROM calls FINAL)"); (n > 0) != (i == int(p.number)%len(p.shards) && want > 0) {
+			t.Errorf("shard %d has %d calls of partition %d", i, n, p.number)
 		}
 	}
 	tokens := number(t, db, "(SELECT sum(measures['tokens']) * 10 FROM usage_15m)")
@@ -129,7 +151,9 @@ func agree(t *testing.T, db *clickhouse.DB, p *Partition, want int64) {
 	}
 }
 
-func TestCopiesAreStoredOnce(t *testing.T) {
+func TestCopiesAreStoredOnce(t *testing.T) { layouts(t, copiesAreStoredOnce) }
+
+func copiesAreStoredOnce(t *testing.T, open opener) {
 	db, l := open(t, 1<<16)
 	p := l.Open(1)
 	if err := p.Warm(t.Context(), now); err != nil {
@@ -170,6 +194,10 @@ func TestCopiesAreStoredOnce(t *testing.T) {
 }
 
 func TestCopiesOfForgottenCallsAreLookedUp(t *testing.T) {
+	layouts(t, copiesOfForgottenCallsAreLookedUp)
+}
+
+func copiesOfForgottenCallsAreLookedUp(t *testing.T, open opener) {
 	db, l := open(t, 1000) // remembers too little on purpose
 	p := l.Open(1)
 	for i := range 10 {
@@ -190,80 +218,94 @@ func TestCopiesOfForgottenCallsAreLookedUp(t *testing.T) {
 	}
 }
 
+// halfDone is the calls of the range whose load was interrupted.
+func halfDone(t *testing.T) *call.Batch {
+	b := call.NewBatch()
+	message(t, b, 5, now, ints(0, 2000)...)
+	message(t, b, 6, now, ints(1900, 3000)...)
+	return b
+}
+
+// interruptions leave the store as an interrupted load can.
+var interruptions = map[string]func(*testing.T, *clickhouse.DB, *Partition){
+	"nothing landed": func(*testing.T, *clickhouse.DB, *Partition) {},
+	"all landed": func(t *testing.T, db *clickhouse.DB, p *Partition) {
+		if err := p.Load(t.Context(), rng(5, 7), halfDone(t), fine); err != nil {
+			t.Fatal(err)
+		}
+	},
+	"raw without the rollups": func(t *testing.T, db *clickhouse.DB, p *Partition) {
+		if err := p.Load(t.Context(), rng(5, 7), halfDone(t), fine); err != nil {
+			t.Fatal(err)
+		}
+		for _, table := range []string{"traffic_1m", "traffic_1h", "traffic_1d", "usage_15m"} {
+			if err := p.db.Exec(t.Context(), "TRUNCATE TABLE "+table, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	},
+	"one rollup lost its part": func(t *testing.T, db *clickhouse.DB, p *Partition) {
+		if err := p.Load(t.Context(), rng(5, 7), halfDone(t), fine); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.db.Exec(t.Context(), "TRUNCATE TABLE traffic_1h", nil); err != nil {
+			t.Fatal(err)
+		}
+	},
+	"the engine remembers the token but lost the rows": func(t *testing.T, db *clickhouse.DB, p *Partition) {
+		if err := p.Load(t.Context(), rng(5, 7), halfDone(t), fine); err != nil {
+			t.Fatal(err)
+		}
+		// A mutation keeps the token in the log of the table; rows are gone.
+		if err := p.db.Exec(t.Context(), "ALTER TABLE calls DELETE WHERE row % 3 = 0 SETTINGS mutations_sync = 2", nil); err != nil {
+			t.Fatal(err)
+		}
+	},
+	"stored twice, in raw and in the rollups": func(t *testing.T, db *clickhouse.DB, p *Partition) {
+		for range 2 {
+			b := halfDone(t)
+			b.Keep(append(trues(2000), append(falses(100), trues(1000)...)...))
+			block, err := call.EncodeInsert(nil, b, call.Provenance{Partition: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			settings := map[string]any{"async_insert": 0, "insert_deduplicate": 0, "deduplicate_insert": "disable"}
+			if err := p.db.InsertArrow(t.Context(), "calls", insertColumns, settings, readerOf(block)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := number(t, db, "(SELECT sum(calls) FROM traffic_1d)"); n != 6000 {
+			t.Fatalf("the interruption made %d calls", n)
+		}
+	},
+}
+
 func TestRecoveryOfEveryHalfDoneLoad(t *testing.T) {
-	all := func() *call.Batch {
-		b := call.NewBatch()
-		message(t, b, 5, now, ints(0, 2000)...)
-		message(t, b, 6, now, ints(1900, 3000)...)
-		return b
+	for name, interrupt := range interruptions {
+		t.Run(name, func(t *testing.T) { recovers(t, interrupt, open) })
 	}
-	for name, interrupt := range map[string]func(*testing.T, *clickhouse.DB, *Partition){
-		"nothing landed": func(*testing.T, *clickhouse.DB, *Partition) {},
-		"all landed": func(t *testing.T, db *clickhouse.DB, p *Partition) {
-			if err := p.Load(t.Context(), rng(5, 7), all(), fine); err != nil {
-				t.Fatal(err)
-			}
-		},
-		"raw without the rollups": func(t *testing.T, db *clickhouse.DB, p *Partition) {
-			if err := p.Load(t.Context(), rng(5, 7), all(), fine); err != nil {
-				t.Fatal(err)
-			}
-			for _, table := range []string{"traffic_1m", "traffic_1h", "traffic_1d", "usage_15m"} {
-				if err := db.Exec(t.Context(), "TRUNCATE TABLE "+table, nil); err != nil {
-					t.Fatal(err)
-				}
-			}
-		},
-		"one rollup lost its part": func(t *testing.T, db *clickhouse.DB, p *Partition) {
-			if err := p.Load(t.Context(), rng(5, 7), all(), fine); err != nil {
-				t.Fatal(err)
-			}
-			if err := db.Exec(t.Context(), "TRUNCATE TABLE traffic_1h", nil); err != nil {
-				t.Fatal(err)
-			}
-		},
-		"the engine remembers the token but lost the rows": func(t *testing.T, db *clickhouse.DB, p *Partition) {
-			if err := p.Load(t.Context(), rng(5, 7), all(), fine); err != nil {
-				t.Fatal(err)
-			}
-			// A mutation keeps the token in the log of the table; rows are gone.
-			if err := db.Exec(t.Context(), "ALTER TABLE calls DELETE WHERE row % 3 = 0 SETTINGS mutations_sync = 2", nil); err != nil {
-				t.Fatal(err)
-			}
-		},
-		"stored twice, in raw and in the rollups": func(t *testing.T, db *clickhouse.DB, p *Partition) {
-			for range 2 {
-				b := all()
-				b.Keep(append(trues(2000), append(falses(100), trues(1000)...)...))
-				block, err := call.EncodeInsert(nil, b, call.Provenance{Partition: 1})
-				if err != nil {
-					t.Fatal(err)
-				}
-				settings := map[string]any{"async_insert": 0, "insert_deduplicate": 0, "deduplicate_insert": "disable"}
-				if err := db.InsertArrow(t.Context(), "calls", insertColumns, settings, readerOf(block)); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if n := number(t, db, "(SELECT sum(calls) FROM traffic_1d)"); n != 6000 {
-				t.Fatalf("the interruption made %d calls", n)
-			}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			db, l := open(t, 1<<16)
-			p := l.Open(1)
-			interrupt(t, db, p)
-			q := l.Open(1)
-			if err := q.Recover(t.Context(), rng(5, 7), all(), fine); err != nil {
-				t.Fatal(err)
-			}
-			agree(t, db, q, 3000)
-			if err := q.Recover(t.Context(), rng(5, 7), all(), fine); err != nil {
-				t.Fatal(err)
-			}
-			agree(t, db, q, 3000)
-		})
+}
+
+func TestRecoveryOnAShard(t *testing.T) {
+	onShards := func(t testing.TB, hot int) (*clickhouse.DB, *Loader) { return openOn(t, testenv.ClusterConfig(t), hot) }
+	for _, name := range []string{"raw without the rollups", "the engine remembers the token but lost the rows"} {
+		t.Run(name, func(t *testing.T) { recovers(t, interruptions[name], onShards) })
 	}
+}
+
+func recovers(t *testing.T, interrupt func(*testing.T, *clickhouse.DB, *Partition), open opener) {
+	db, l := open(t, 1<<16)
+	p := l.Open(1)
+	interrupt(t, db, p)
+	q := l.Open(1)
+	if err := q.Recover(t.Context(), rng(5, 7), halfDone(t), fine); err != nil {
+		t.Fatal(err)
+	}
+	agree(t, db, q, 3000)
+	if err := q.Recover(t.Context(), rng(5, 7), halfDone(t), fine); err != nil {
+		t.Fatal(err)
+	}
+	agree(t, db, q, 3000)
 }
 
 func trues(n int) []bool {
@@ -275,6 +317,35 @@ func trues(n int) []bool {
 }
 
 func falses(n int) []bool { return make([]bool, n) }
+
+// Another number of shards puts a partition on another one, and what it stored
+// of late stays known.
+func TestANewShardKnowsWhatTheOldOneStored(t *testing.T) {
+	db, l := openOn(t, testenv.ClusterConfig(t), 1<<16)
+	before := New(l.cfg, l.shards[:1], 3, AsSent, prometheus.NewRegistry(), l.log).Open(1)
+	b := call.NewBatch()
+	message(t, b, 0, now, ints(0, 1000)...)
+	if err := before.Load(t.Context(), rng(0, 1), b, fine); err != nil {
+		t.Fatal(err)
+	}
+	p := l.Open(1)
+	if err := p.Warm(t.Context(), now); err != nil {
+		t.Fatal(err)
+	}
+	b = call.NewBatch()
+	message(t, b, 1, now, ints(500, 1500)...)
+	if err := p.Load(t.Context(), rng(1, 2), b, fine); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []int64{1000, 500} {
+		if n := number(t, l.shards[i], "(SELECT count() FROM calls FINAL)"); n != want {
+			t.Errorf("shard %d has %d calls, want %d", i, n, want)
+		}
+	}
+	if n := number(t, db, "(SELECT sum(calls) FROM traffic_1d)"); n != 1500 {
+		t.Errorf("traffic_1d counts %d calls, want 1500", n)
+	}
+}
 
 func TestWhatCannotBeStoredIsQuarantined(t *testing.T) {
 	db, l := open(t, 1<<16)
