@@ -3,8 +3,9 @@
 // rollups of everybody.
 //
 // In: batches. Out: the same batches, in which the values of a field beyond
-// its cap read "(other)": totals stay exact. The package is pure; a crash
-// loses which values were seen, and the count begins anew.
+// its cap read "(other)": totals stay exact. Credentials are not capped: calls
+// are attributed by them afterwards, and they are in no rollup. The package is
+// pure; a crash loses which values were seen, and the count begins anew.
 package cardinality
 
 import (
@@ -43,6 +44,9 @@ func (c *Cap) Apply(b *call.Batch) map[call.StringColumn]int {
 	}
 	var changed map[call.StringColumn]int
 	for i := range b.Strings {
+		if call.StringColumn(i) == call.Credential {
+			continue
+		}
 		if n := c.column(call.StringColumn(i), &b.Strings[i]); n > 0 {
 			if changed == nil {
 				changed = make(map[call.StringColumn]int)

@@ -70,3 +70,17 @@ func TestTotalsStayExactAndTheBatchEncodes(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Who called is found out by the credential, however many there are.
+func TestCredentialsAreNotCapped(t *testing.T) {
+	b := call.NewBatch()
+	for _, credential := range []string{"a/b/1", "a/b/2", "a/b/3"} {
+		var c call.Call
+		c.Reset()
+		c.Strings[call.Credential] = credential
+		b.Append(&c)
+	}
+	if changed := New(1).Apply(b); len(changed) > 0 || b.Strings[call.Credential].Value(2) != "a/b/3" {
+		t.Errorf("changed %v", changed)
+	}
+}

@@ -46,9 +46,10 @@ func (p *Partition) recover(ctx context.Context, r Range, b *call.Batch, valid f
 	if err != nil {
 		return err
 	}
-	// The same block under the same token first, when nothing or everything is
-	// there: it completes rollups that the first attempt did not reach.
-	if n := landed.count(b); n == 0 || n == b.Rows() {
+	// Only what is not there at all is inserted as a whole. A row that is there is
+	// not inserted again, token or not: the catalog may have changed in between,
+	// and a row under another account would not be recognised as the same one.
+	if landed.count(b) == 0 {
 		if err := p.insert(ctx, r, b, r.token("calls"), valid, s); err != nil {
 			return err
 		}
