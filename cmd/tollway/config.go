@@ -13,6 +13,7 @@ import (
 	"github.com/tollway/tollway/pipelines/delivery"
 	"github.com/tollway/tollway/pipelines/load"
 	"github.com/tollway/tollway/pipelines/reconcile"
+	"github.com/tollway/tollway/services/catalog"
 	"github.com/tollway/tollway/services/catalog/feed"
 	"github.com/tollway/tollway/services/collector"
 	"github.com/tollway/tollway/services/collector/als"
@@ -23,9 +24,11 @@ import (
 	"github.com/tollway/tollway/services/platform/clickhouse"
 	"github.com/tollway/tollway/services/platform/config"
 	"github.com/tollway/tollway/services/platform/embedded"
+	"github.com/tollway/tollway/services/platform/jwks"
 	"github.com/tollway/tollway/services/platform/kafkaio"
 	"github.com/tollway/tollway/services/platform/ledger"
 	"github.com/tollway/tollway/services/platform/logging"
+	"github.com/tollway/tollway/services/quota/extauthz"
 	"github.com/tollway/tollway/services/reports"
 )
 
@@ -37,7 +40,9 @@ type Config struct {
 	Kafka      Kafka            `yaml:"kafka"`
 	ClickHouse ClickHouse       `yaml:"clickhouse"`
 	Ledger     ledger.Config    `yaml:"ledger"`
+	Catalog    catalog.Config   `yaml:"catalog"`
 	Feed       feed.Config      `yaml:"feed"`
+	Quota      Quota            `yaml:"quota"`
 	Retention  Retention        `yaml:"retention"`
 	Collector  collector.Config `yaml:"collector"`
 	ALS        als.Config       `yaml:"als"`
@@ -145,6 +150,24 @@ func (r Retention) Validate() error {
 	return nil
 }
 
+// Quota is what gateways ask in the request path.
+type Quota struct {
+	ExtAuthz extauthz.Config `yaml:"ext_authz"`
+	// Issuers of the JWTs that callers of the metered APIs bring.
+	Issuers []jwks.Config `yaml:"issuers"`
+}
+
+// Validate names the entry that is wrong.
+func (q Quota) Validate() error {
+	errs := []error{q.ExtAuthz.Validate()}
+	for n, issuer := range q.Issuers {
+		if err := issuer.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("issuers[%d]: %w", n, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Embedded is what `tollway up` brings along.
 type Embedded struct {
 	Engine embedded.EngineConfig `yaml:"engine"`
@@ -158,7 +181,9 @@ func defaultConfig() Config {
 		Kafka:      Kafka{Config: kafkaio.DefaultConfig(), Producer: kafkaio.DefaultProducerConfig(), Partitions: 4, Replication: 1},
 		ClickHouse: ClickHouse{Config: clickhouse.Default()},
 		Ledger:     ledger.DefaultConfig(),
+		Catalog:    catalog.DefaultConfig(),
 		Feed:       feed.DefaultConfig(),
+		Quota:      Quota{ExtAuthz: extauthz.DefaultConfig()},
 		Retention:  Retention{CallsDays: 35, RollupsDays: 1100},
 		Collector:  collector.DefaultConfig(),
 		ALS:        als.DefaultConfig(),
@@ -226,6 +251,10 @@ func (f *processFlags) loadOver(cfg Config, findEmbedded bool) (Config, error) {
 	if cfg.Ledger.Path == ledger.DefaultConfig().Path {
 		cfg.Ledger.Path = filepath.Join(f.data, "ledger.db")
 	}
+	if cfg.Catalog.HashKeyFile == catalog.DefaultConfig().HashKeyFile {
+		cfg.Catalog.HashKeyFile = filepath.Join(f.data, "hash.key")
+	}
+	cfg.Catalog.Outbox.Topic = cfg.Feed.Topic
 	cfg.Reports.RetentionDays, cfg.Reports.RollupRetentionDays = cfg.Retention.CallsDays, cfg.Retention.RollupsDays
 	cfg.Load.Retention = time.Duration(cfg.Retention.CallsDays) * 24 * time.Hour
 	cfg.Collector.HTTP.Address = cfg.Listen.HTTP

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -24,6 +25,7 @@ import (
 	"github.com/tollway/tollway/pipelines/reconcile"
 	"github.com/tollway/tollway/schemas/proto/tollway/events/v1"
 	"github.com/tollway/tollway/schemas/proto/tollway/reports/v1"
+	"github.com/tollway/tollway/services/catalog"
 	"github.com/tollway/tollway/services/catalog/feed"
 	"github.com/tollway/tollway/services/collector"
 	"github.com/tollway/tollway/services/collector/als"
@@ -38,6 +40,7 @@ import (
 	"github.com/tollway/tollway/services/platform/kafkaio"
 	"github.com/tollway/tollway/services/platform/logging"
 	"github.com/tollway/tollway/services/platform/rest"
+	"github.com/tollway/tollway/services/quota/extauthz"
 	"github.com/tollway/tollway/services/reports"
 	"github.com/tollway/tollway/sql"
 )
@@ -58,6 +61,7 @@ type process struct {
 	grpc     *grpc.Server
 	network  credentials.TransportCredentials // of the gRPC port
 	rest     *rest.Gateway
+	mux      *http.ServeMux // of the HTTP port; nil where the collector has it
 	parts    []part
 	closes   []func()
 
@@ -161,9 +165,14 @@ func rules() auth.Rules {
 		"/envoy.service.accesslog.v3.AccessLogService/*":       ingest,
 		"/envoy.service.metrics.v3.MetricsService/*":           ingest,
 		"/opentelemetry.proto.collector.logs.v1.LogsService/*": ingest,
-		"POST /v1/events": ingest,
-		"POST /v1/logs":   ingest,
+		"POST /v1/events":                        ingest,
+		"POST /v1/logs":                          ingest,
+		"/envoy.service.auth.v3.Authorization/*": {Roles: ingest.Roles, Scope: "quota.check"},
 	}
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions} {
+		all[method+" "+extauthz.Path+"*"] = auth.Rule{Roles: ingest.Roles, Scope: "quota.check"}
+	}
+	maps.Copy(all, catalog.Rules)
 	for scope, table := range map[string]map[string][]string{"reports.read": reports.Rules, "events.read": events.Rules} {
 		for method, roles := range table {
 			rule := auth.Rule{Scope: scope}
@@ -238,11 +247,7 @@ func (p *process) serveREST(ctx context.Context, services ...rest.Registration) 
 	}
 	p.onClose(func() { _ = p.rest.Close() })
 	p.add("rest", func(ctx context.Context) error { return p.rest.Serve(ctx, p.server()) })
-	if p.collector != nil {
-		p.collector.HandleOpen("/", p.rest)
-	} else {
-		p.add("http", p.serveHTTP)
-	}
+	p.handle("/", p.rest)
 	return p.rest.Register(ctx, services...)
 }
 
@@ -419,7 +424,7 @@ func (p *process) serveHTTP(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: p.rest, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: logging.HTTP(p.log)}
+	server := &http.Server{Handler: p.mux, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: logging.HTTP(p.log)}
 	stopped := context.AfterFunc(ctx, func() {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()

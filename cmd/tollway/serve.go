@@ -24,6 +24,8 @@ var services = []struct {
 	{"collector", "takes calls from gateways and writes them to Kafka", (*process).addCollector},
 	{"pipelines", "stores calls from Kafka in ClickHouse, each once", (*process).addPipelines},
 	{"reports", "answers questions about what is stored", (*process).addReports},
+	{"catalog", "keeps accounts, apps, products and plans, and publishes them", (*process).addCatalog},
+	{"quota", "tells gateways who calls and whether the call may pass", (*process).addQuota},
 }
 
 func serviceNames() (names []string) {
