@@ -3,7 +3,6 @@ package catalog
 import (
 	"context"
 	"crypto/rand"
-	"path"
 	"slices"
 	"strings"
 
@@ -72,7 +71,7 @@ func (c caller) writes(k *kind.Kind) error {
 // have one id.
 func (c caller) author(ctx context.Context) store.Author {
 	method, _ := grpc.Method(ctx)
-	return store.Author{Actor: c.name, Role: string(c.role), Method: path.Base(method), RequestID: rand.Text()}
+	return store.Author{Actor: c.name, Role: string(c.role), Method: method, RequestID: rand.Text()}
 }
 
 // sees tells whether the caller may know of a resource. product is the product

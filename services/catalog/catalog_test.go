@@ -137,6 +137,8 @@ func fields(err error) []string {
 	return out
 }
 
+func protoString(s string) protoreflect.Value { return protoreflect.ValueOfString(s) }
+
 func at(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
 
 // offer is an API with two operations in a public product with two plans, of

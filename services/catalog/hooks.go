@@ -28,6 +28,8 @@ type hook struct {
 	adopt func(u *unit, before, m kind.Resource)
 	// begin completes a new resource, and makes its secret.
 	begin func(ctx context.Context, u *unit, m kind.Resource) (secret, error)
+	// frozen refuses what cannot change whatever it is changed to.
+	frozen func(before kind.Resource, fields []string) error
 	// change judges, and completes, a change of these fields.
 	change func(ctx context.Context, u *unit, before, after kind.Resource, fields []string) error
 	// end judges a deletion.
@@ -43,7 +45,7 @@ func init() {
 		kind.App:          {begin: beginApp},
 		kind.Credential:   {begin: beginCredential, change: changeCredential},
 		kind.Token:        {begin: beginToken, change: changeToken},
-		kind.PlanVersion:  {begin: beginPlanVersion, change: changePlanVersion},
+		kind.PlanVersion:  {begin: beginPlanVersion, frozen: frozenPlanVersion, change: changePlanVersion},
 		kind.Subscription: {adopt: adoptSubscription, begin: beginSubscription, change: changeSubscription, end: endSubscription, stored: storedSubscription},
 	}
 }

@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -65,12 +66,17 @@ func beginPlanVersion(ctx context.Context, u *unit, m kind.Resource) (secret, er
 	return secret{}, wrong("state", "is changed by PublishPlanVersion and ArchivePlanVersion; a new version is a DRAFT")
 }
 
-func changePlanVersion(ctx context.Context, u *unit, before, after kind.Resource, fields []string) error {
+func frozenPlanVersion(before kind.Resource, fields []string) error {
+	v := before.(*catalogv1.PlanVersion)
+	if v.GetState() == draft || len(fields) == 1 && fields[0] == "state" {
+		return nil
+	}
+	return precondition("%s is %s and never changes again (%s would); make another version", v.GetName(), v.GetState(), strings.Join(fields, ", "))
+}
+
+func changePlanVersion(ctx context.Context, u *unit, before, after kind.Resource, _ []string) error {
 	b, a := before.(*catalogv1.PlanVersion), after.(*catalogv1.PlanVersion)
 	from, to := b.GetState(), a.GetState()
-	if from != draft && (len(fields) > 1 || fields[0] != "state") {
-		return precondition("%s is %s and never changes again (%s would); make another version", b.GetName(), from, fields[0])
-	}
 	switch {
 	case from == to:
 		return nil

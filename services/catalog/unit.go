@@ -276,6 +276,11 @@ func (u *unit) update(ctx context.Context, before *store.Stored, in proto.Messag
 	if err := u.who.writes(k); err != nil {
 		return nil, err
 	}
+	if h.frozen != nil {
+		if err := h.frozen(before.Message, fields); err != nil {
+			return nil, err
+		}
+	}
 	var v kind.Violations
 	k.Unchanged(before.Message, m, &v)
 	if err := v.Err(); err != nil {
