@@ -125,7 +125,7 @@ func read(api *API, method, path string, e entry) (Operation, error) {
 	}
 	o := Operation{
 		ID: resourceID(text.OperationID), Method: method, Template: path, Deprecated: text.Deprecated, Tags: text.Tags, line: e.line,
-		DisplayName: shorten(cmp.Or(oneLine(text.Summary), oneLine(text.OperationID), method+" "+path)),
+		DisplayName: cmp.Or(oneLine(text.Summary), oneLine(text.OperationID), method+" "+path),
 	}
 	if o.ID == "" {
 		o.ID, o.made = resourceID(strings.ToLower(method)+" "+path), true
@@ -138,16 +138,6 @@ func read(api *API, method, path string, e entry) (Operation, error) {
 }
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
-
-// maxDisplayName is what display names may have; a summary can be a paragraph.
-const maxDisplayName = 200
-
-func shorten(text string) string {
-	if r := []rune(text); len(r) > maxDisplayName {
-		return string(r[:maxDisplayName-1]) + "…"
-	}
-	return text
-}
 
 // identify makes ids unique or says which are not.
 func identify(operations []Operation) error {

@@ -122,7 +122,7 @@ func TestServers(t *testing.T) {
 		{"", nil, []string{"/"}, ""},
 		{"servers: []", nil, []string{"/"}, ""},
 		{"servers: [{url: /}]", nil, []string{"/"}, ""},
-		{"servers: [{url: https://a.com}, {url: 'http://A.com:80/'}]", []string{"a.com"}, []string{"/"}, ""},
+		{"servers: [{url: https://a.com}, {url: 'http://A.com.:80/'}]", []string{"a.com"}, []string{"/"}, ""},
 		{"servers: [{url: https://a.com/v1}, {url: 'http://b.com/v2/x/'}]", []string{"a.com", "b.com"}, []string{"/v1", "/v2/x"}, ""},
 		{"servers: [{url: https://a.com/v1}, {url: /v1}]", nil, []string{"/v1"}, ""},
 		{"servers: [{url: 'https://[::1]:80/a%2Fb'}]", []string{"[::1]"}, []string{"/a%2Fb"}, ""},

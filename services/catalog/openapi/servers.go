@@ -51,7 +51,7 @@ func (d *document) api() (API, error) {
 var port = regexp.MustCompile(`:[0-9]+$`)
 
 func (a *API) add(host, base string) error {
-	host = strings.ToLower(port.ReplaceAllString(host, ""))
+	host = strings.TrimSuffix(strings.ToLower(port.ReplaceAllString(host, "")), ".")
 	if base = strings.TrimRight(base, "/"); base == "" {
 		base = "/"
 	}
