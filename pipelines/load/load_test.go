@@ -437,3 +437,34 @@ func TestTheTableHasTheColumnsOfTheRecord(t *testing.T) {
 		t.Errorf("nothing is inserted into column %s", name)
 	}
 }
+
+// A column that is added to a table has to be added where all shards are read.
+func TestEveryTableIsReadOnAllShards(t *testing.T) {
+	cfg := testenv.ClusterConfig(t)
+	db, _ := openOn(t, cfg, 1000)
+	if applied, err := clickhouse.Migrate(t.Context(), cfg, sql.ClickHouseMigrations, sql.ClickHouseVariables(false, 35, 400)); err != nil || applied != 0 {
+		t.Fatalf("a second run applied %d steps, error %v", applied, err)
+	}
+	rows, err := db.Query(t.Context(), `SELECT table, name, groupArray(database), groupUniqArray(type)
+		FROM system.columns INNER JOIN system.tables AS t ON t.database = columns.database AND t.name = columns.table
+		WHERE database IN ({own:String}, currentDatabase()) AND t.engine != 'MaterializedView' AND table != 'schema_migrations'
+		GROUP BY table, name`, map[string]any{"own": cfg.Database})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	columns := 0
+	for rows.Next() {
+		var table, name string
+		var databases, types []string
+		if err := rows.Scan(&table, &name, &databases, &types); err != nil {
+			t.Fatal(err)
+		}
+		if columns++; len(databases) != 2 || len(types) != 1 {
+			t.Errorf("%s.%s is in %v with types %v", table, name, databases, types)
+		}
+	}
+	if err := rows.Err(); err != nil || columns < 100 {
+		t.Errorf("%d columns, error %v", columns, err)
+	}
+}
