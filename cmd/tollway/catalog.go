@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -251,15 +252,34 @@ func (s *scope) parent(kind *manifest.Kind) (string, error) {
 	return parent, err
 }
 
-// find reads the resources of a kind within the scope.
+// find reads the resources of a kind within the scope. Whoever may not look into
+// every account is shown its own.
 func (c *catalogClient) find(ctx context.Context, kind *manifest.Kind, s *scope, filter, orderBy string) ([]*catalogv1.Resource, error) {
+	resources, err := c.findWithin(ctx, kind, s, filter, orderBy)
+	accounts := manifest.Account.Pattern
+	if statusOf(err) != http.StatusForbidden || s.given(manifest.Account) != "" || kind.Pattern != accounts && !strings.HasPrefix(kind.Pattern, accounts+"/") {
+		return resources, err
+	}
+	me, unknown := c.whoAmI(ctx)
+	if unknown != nil || me.GetAccount() == "" {
+		return nil, err
+	}
+	own := &scope{maps.Clone(s.flags)}
+	own.flags[accounts] = &me.Account
+	return c.findWithin(ctx, kind, own, filter, orderBy)
+}
+
+func (c *catalogClient) findWithin(ctx context.Context, kind *manifest.Kind, s *scope, filter, orderBy string) ([]*catalogv1.Resource, error) {
 	if value := s.given(kind); value != "" {
 		name, err := fullName(kind, value, s)
 		if err != nil {
 			return nil, err
 		}
 		one, err := c.get(ctx, kind, name)
-		return []*catalogv1.Resource{one}, err
+		if err != nil {
+			return nil, err
+		}
+		return []*catalogv1.Resource{one}, nil
 	}
 	parent, err := s.parent(kind)
 	if err != nil {
@@ -314,7 +334,7 @@ func (c *catalogClient) completeTarget(cmd *cobra.Command, args []string, typed 
 func (c *catalogClient) completeNames(cmd *cobra.Command, kind *manifest.Kind, typed string) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
 	defer cancel()
-	resources, err := c.find(ctx, kind, &scope{}, "", "")
+	resources, err := c.find(ctx, kind, &scope{map[string]*string{}}, "", "")
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
