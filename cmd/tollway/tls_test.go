@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/rs/zerolog"
 	collogspb "go.opentelemetry.io/proto/otlp/collector/logs/v1"
 	"google.golang.org/grpc"
@@ -26,8 +31,40 @@ import (
 	"github.com/tollway/tollway/services/platform/embedded"
 )
 
-// A collector with mutual TLS on its ports knows a gateway by its certificate,
-// and takes over new certificates while it runs.
+// newLogin makes an identity provider's key, the file that publishes it, and what
+// signs its tokens for a member of a group.
+func newLogin(t *testing.T, issuer string) (file string, token func(group string) string) {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: public, KeyID: "1", Use: "sig"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = filepath.Join(t.TempDir(), "keys.json")
+	if err := os.WriteFile(file, keys, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: private}, (&jose.SignerOptions{}).WithHeader("kid", "1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file, func(group string) string {
+		t.Helper()
+		text, err := jwt.Signed(signer).Claims(map[string]any{
+			"iss": issuer, "sub": "ada", "aud": "tollway", "exp": time.Now().Add(time.Hour).Unix(), "groups": []string{group},
+		}).Serialize()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+}
+
+// A collector with mutual TLS on its ports knows a gateway by its certificate or
+// its login, and takes over new certificates while it runs.
 func TestServeTLS(t *testing.T) {
 	ca := certstest.NewAuthority(t)
 	cert, key := ca.Issue(t, "127.0.0.1")
@@ -42,6 +79,8 @@ func TestServeTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = broker.Close() })
+	const issuer = "https://login.example.com"
+	keys, login := newLogin(t, issuer)
 	files := fmt.Sprintf("cert_file: %s, key_file: %s, client_ca_file: %s", cert, key, ca.File)
 	text := fmt.Sprintf(`
 listen:
@@ -53,8 +92,10 @@ listen:
 auth:
   certificates:
   - {name: "spiffe://prod/edge", role: gateway, scopes: [events.write]}
+  oidc:
+  - {issuer: %q, audience: [tollway], jwks_file: %s, role_claim: groups, role_map: {edges: gateway}}
 kafka: {brokers: [%q], partitions: 2}
-`, ports[0], ports[1], ports[2], files, files, broker.Addr())
+`, ports[0], ports[1], ports[2], files, files, issuer, keys, broker.Addr())
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -136,6 +177,9 @@ kafka: {brokers: [%q], partitions: 2}
 		{"another certificate", other, "", http.StatusUnauthorized},
 		{"another certificate and a token", other, token, http.StatusAccepted},
 		{"the certificate of a gateway and a bad token", edge, "guess", http.StatusUnauthorized},
+		{"another certificate and a login", other, login("edges"), http.StatusAccepted},
+		{"a login without a role here", other, login("drivers"), http.StatusForbidden},
+		{"a login that was tampered with", other, login("edges") + "x", http.StatusUnauthorized},
 		{"a token alone", nobody, token, 0},
 	} {
 		if code, text, err := post(tc.client, tc.token); code != tc.want {
