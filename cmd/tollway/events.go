@@ -23,7 +23,7 @@ func newEventsCommand() *cobra.Command {
 	client.add(cmd)
 	dlq := &cobra.Command{Use: "dlq", Short: "messages that could not be decoded"}
 	dlq.AddCommand(newDLQListCommand(client), newDLQRedriveCommand(client))
-	cmd.AddCommand(newTraceCommand(client), dlq)
+	cmd.AddCommand(newTraceCommand(client), newFindCommand(client), dlq)
 	return cmd
 }
 
@@ -82,17 +82,31 @@ type traceAnswer struct {
 
 func newTraceCommand(client *clientFlags) *cobra.Command {
 	output := "text"
+	callID := ""
 	cmd := &cobra.Command{
 		Use:   "trace <source> <id>",
 		Short: "what became of the event that the source calls by this id",
 		Long: "Says whether an event is stored, a duplicate, quarantined, in a dead letter, or not seen,\n" +
-			"with the place in the log that it came from. Exits with 1 when the event was not seen.",
-		Args: cobra.ExactArgs(2),
+			"with the place in the log that it came from. Exits with 1 when the event was not seen.\n" +
+			"Calls of an Envoy have no id that one could know: look for them with `tollway events find`,\n" +
+			"and name them by --call.",
+		Example: "  tollway events trace checkout call-1\n  tollway events trace --call 8f14e45fceea167a5a36dedd4bea2543",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("call") {
+				return cobra.NoArgs(cmd, args)
+			}
+			return cobra.ExactArgs(2)(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cmd.SilenceUsage = true
-			return trace(cmd.Context(), cmd.OutOrStdout(), client, args[0], args[1], output)
+			query := url.Values{"call_id": {callID}}
+			if len(args) == 2 {
+				query = url.Values{"source": {args[0]}, "id": {args[1]}}
+			}
+			return trace(cmd.Context(), cmd.OutOrStdout(), client, query, output)
 		},
 	}
+	cmd.Flags().StringVar(&callID, "call", "", "the identity that Tollway gave the call, instead of source and id")
 	addOutput(cmd, &output, "text")
 	return cmd
 }
@@ -108,9 +122,8 @@ func addOutput(cmd *cobra.Command, output *string, plain string) {
 	}
 }
 
-func trace(ctx context.Context, out io.Writer, client *clientFlags, source, id, output string) error {
+func trace(ctx context.Context, out io.Writer, client *clientFlags, query url.Values, output string) error {
 	var answer traceAnswer
-	query := url.Values{"source": {source}, "id": {id}}
 	if err := client.call(ctx, http.MethodGet, "/v1/events:trace", query, nil, &answer); err != nil {
 		return err
 	}

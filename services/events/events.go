@@ -1,7 +1,8 @@
 // Package events answers what became of an event that was accepted, and brings
 // back messages that could not be decoded.
 //
-// In: the source and id of an event, as its sender knows them. Out: its fate:
+// In: the source and id of an event, as its sender knows them, or the identity
+// that Tollway gave it, which FindCalls shows. Out: its fate:
 // stored (with the place in the log that it came from), a duplicate,
 // quarantined with the reason, in a dead letter, or not seen, with what that
 // can mean. The service reads the tables that the pipelines write, and moves
@@ -109,6 +110,7 @@ type Deps struct {
 // Rules name the roles that may call each method.
 var Rules = map[string][]string{
 	eventsv1.Events_TraceEvent_FullMethodName:         {"admin", "product_manager", "finance", "gateway"},
+	eventsv1.Events_FindCalls_FullMethodName:          {"admin", "product_manager"},
 	eventsv1.Events_ListDeadLetters_FullMethodName:    {"admin"},
 	eventsv1.Events_RedriveDeadLetters_FullMethodName: {"admin"},
 }
@@ -129,13 +131,10 @@ func New(deps Deps) *Server {
 
 // TraceEvent looks for an event in every place where it can be.
 func (s *Server) TraceEvent(ctx context.Context, r *eventsv1.TraceEventRequest) (*eventsv1.TraceEventResponse, error) {
-	if err := checkName("source", r.Source); err != nil {
+	id, err := identity(r)
+	if err != nil {
 		return nil, err
 	}
-	if err := checkName("id", r.Id); err != nil {
-		return nil, err
-	}
-	id := call.NewID(r.Source, r.Id)
 	answer := &eventsv1.TraceEventResponse{CallId: id.String()}
 	// The watermark is read first: an event from before it that is found
 	// nowhere afterwards was not seen.
@@ -156,6 +155,26 @@ func (s *Server) TraceEvent(ctx context.Context, r *eventsv1.TraceEventRequest) 
 	}
 	answer.Explanation = explain(answer, s.deps.Now())
 	return answer, nil
+}
+
+// identity is the call's, however the request names it.
+func identity(r *eventsv1.TraceEventRequest) (id call.ID, err error) {
+	if r.CallId == "" {
+		if err := checkName("source", r.Source); err != nil {
+			return id, err
+		}
+		if err := checkName("id", r.Id); err != nil {
+			return id, err
+		}
+		return call.NewID(r.Source, r.Id), nil
+	}
+	if r.Source != "" || r.Id != "" {
+		return id, status.Error(codes.InvalidArgument, "call_id: name the event by it, or by source and id")
+	}
+	if id, err = call.ParseID(r.CallId); err != nil {
+		return id, status.Errorf(codes.InvalidArgument, "call_id: want %d hexadecimal digits", 2*len(id))
+	}
+	return id, nil
 }
 
 func checkName(field, value string) error {
@@ -278,7 +297,7 @@ func (s *Server) findDead(ctx context.Context, r *eventsv1.TraceEventRequest, an
 	}
 	answer.WaitingDeadLetters = page.Waiting
 	for _, l := range page.Letters {
-		if l.Source == r.Source && l.EventID == r.Id {
+		if r.CallId == "" && l.Source == r.Source && l.EventID == r.Id {
 			answer.Fate = eventsv1.Fate_DEAD_LETTERED
 			answer.Copies = append(answer.Copies, &eventsv1.Copy{
 				Fate: eventsv1.Fate_DEAD_LETTERED, Reason: l.Reason, StoreTime: timestamppb.New(l.Time),

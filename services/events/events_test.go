@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/tollway/tollway/pipelines/call"
 	eventsv1 "github.com/tollway/tollway/schemas/proto/tollway/events/v1"
@@ -60,19 +61,26 @@ func (w watermark) Watermark(context.Context) (time.Time, error) { return time.T
 
 var now = time.Date(2025, 10, 20, 12, 0, 0, 0, time.UTC)
 
-// database makes the tables that traces read.
-func database(t *testing.T) *clickhouse.DB {
-	t.Helper()
-	cfg := testenv.ClickHouseConfig(t)
-	if _, err := clickhouse.Migrate(t.Context(), cfg, sql.ClickHouseMigrations, sql.ClickHouseVariables(false, 20000, 20000)); err != nil {
-		t.Fatal(err)
-	}
-	return testenv.Open(t, cfg)
+// store is the tables that traces read, as the service may read them.
+type store struct {
+	Store
+	shards []*clickhouse.DB
 }
 
-func insert(t *testing.T, db *clickhouse.DB, table, columns, selected string, id call.ID, received time.Time, offset int64) {
+// layouts runs a test on one engine and on two shards.
+func layouts(t *testing.T, test func(t *testing.T, db store)) {
+	testenv.Layouts(t, func(t *testing.T, cfg clickhouse.Config) {
+		if _, err := clickhouse.Migrate(t.Context(), cfg, sql.ClickHouseMigrations, sql.ClickHouseVariables(false, 20000, 20000)); err != nil {
+			t.Fatal(err)
+		}
+		reader := testenv.Open(t, testenv.AsReader(cfg.AllShards(), testenv.Engine(t)))
+		test(t, store{ClickHouse(reader), testenv.OpenShards(t, cfg)})
+	})
+}
+
+func insert(t *testing.T, db store, table, columns, selected string, id call.ID, received time.Time, offset int64) {
 	t.Helper()
-	err := db.Exec(t.Context(), "INSERT INTO "+table+" (id, time, received_at, partition, offset, row, "+columns+") SELECT toFixedString(unhex({id:String}), 16), "+
+	err := db.shards[id.Partition(len(db.shards))].Exec(t.Context(), "INSERT INTO "+table+" (id, time, received_at, partition, offset, row, "+columns+") SELECT toFixedString(unhex({id:String}), 16), "+
 		"fromUnixTimestamp64Micro({at:Int64}, 'UTC'), fromUnixTimestamp64Micro({at:Int64}, 'UTC'), 3, {offset:Int64}, 7, "+selected,
 		map[string]any{"id": id.String(), "at": received.UnixMicro(), "offset": offset})
 	if err != nil {
@@ -80,13 +88,14 @@ func insert(t *testing.T, db *clickhouse.DB, table, columns, selected string, id
 	}
 }
 
-func TestTrace(t *testing.T) {
-	db := database(t)
+func TestTrace(t *testing.T) { layouts(t, trace) }
+
+func trace(t *testing.T, db store) {
 	dead := &letters{all: []DeadLetter{
 		{ID: "0-1", Reason: "not an Arrow stream", OriginPartition: 2, OriginOffset: 9},
 		{ID: "0-2", Reason: "column time is missing", Source: "edge", EventID: "dead", OriginPartition: 2, OriginOffset: 10},
 	}}
-	s := New(Deps{Store: ClickHouse(db), DeadLetters: dead, Watermark: watermark(now.Add(-2 * time.Second)),
+	s := New(Deps{Store: db, DeadLetters: dead, Watermark: watermark(now.Add(-2 * time.Second)),
 		Now: func() time.Time { return now }, Log: zerolog.Nop()})
 
 	const callColumns, callValues = "source, account, product, status, total_us", "'edge', 'acme', 'pay', 201, 1500"
@@ -136,16 +145,95 @@ func TestTrace(t *testing.T) {
 			}
 		}
 	}
-	for _, r := range []*eventsv1.TraceEventRequest{{Source: "edge"}, {Id: "x"}, {Source: "edge", Id: strings.Repeat("x", 2000)}} {
+	byCall, err := s.TraceEvent(t.Context(), &eventsv1.TraceEventRequest{CallId: stored.String()})
+	if err != nil || byCall.Fate != eventsv1.Fate_STORED || len(byCall.Copies) != 2 || byCall.CallId != stored.String() {
+		t.Errorf("by its identity: %v, %v", byCall, err)
+	}
+	unknown, err := s.TraceEvent(t.Context(), &eventsv1.TraceEventRequest{CallId: call.NewID("edge", "dead").String()})
+	if err != nil || unknown.Fate != eventsv1.Fate_NOT_SEEN || unknown.WaitingDeadLetters != 2 {
+		t.Errorf("an identity that is not stored: %v, %v", unknown, err)
+	}
+	for _, r := range []*eventsv1.TraceEventRequest{
+		{Source: "edge"}, {Id: "x"}, {Source: "edge", Id: strings.Repeat("x", 2000)},
+		{CallId: "ab"}, {CallId: strings.Repeat("x", 32)}, {CallId: stored.String(), Source: "edge"},
+	} {
 		if _, err := s.TraceEvent(t.Context(), r); status.Code(err) != codes.InvalidArgument {
 			t.Errorf("%.40v: %v, want invalid argument", r, err)
 		}
 	}
-	if err := db.Exec(t.Context(), "DROP TABLE discards SYNC", nil); err != nil {
+	if err := db.shards[0].Exec(t.Context(), "DROP TABLE discards SYNC", nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.TraceEvent(t.Context(), &eventsv1.TraceEventRequest{Source: "edge", Id: "stored"}); status.Code(err) != codes.Unavailable {
 		t.Errorf("without a table: %v, want unavailable and not half an answer", err)
+	}
+}
+
+func TestFindCalls(t *testing.T) { layouts(t, findCalls) }
+
+func findCalls(t *testing.T, db store) {
+	s := New(Deps{Store: db, Log: zerolog.Nop()})
+	const columns = "source, gateway, path, method, status, total_us"
+	ids := map[string]string{}
+	for i, values := range []string{
+		"'envoy/edge', 'edge-1', '/v1/orders/1', 'GET', 200, 1500",
+		"'envoy/edge', 'edge-2', '/v1/orders/2', 'GET', 503, 2500",
+		"'envoy/edge', 'edge-1', '/v1/users/\\'1', 'PUT', 200, 3500",
+		"'checkout', 'edge-1', '/v1/orders/3', 'POST', 503, 4500",
+	} {
+		id := call.NewID("test", fmt.Sprint(i))
+		ids[id.String()] = fmt.Sprint(i)
+		for range 2 { // copies that are not merged away
+			insert(t, db, "calls", columns, values, id, now.Add(time.Duration(i)*time.Minute), int64(i))
+		}
+	}
+	find := func(r *eventsv1.FindCallsRequest) string {
+		if r.StartTime == nil {
+			r.StartTime, r.EndTime = timestamppb.New(now), timestamppb.New(now.Add(time.Hour))
+		}
+		answer, err := s.FindCalls(t.Context(), r)
+		if err != nil {
+			t.Errorf("%v: %v", r, err)
+		}
+		var found []string
+		for _, c := range answer.GetCalls() {
+			found = append(found, ids[c.CallId])
+		}
+		return strings.Join(found, " ")
+	}
+	for _, c := range []struct {
+		r    *eventsv1.FindCallsRequest
+		want string
+	}{
+		{&eventsv1.FindCallsRequest{}, "3 2 1 0"},
+		{&eventsv1.FindCallsRequest{Limit: 2}, "3 2"},
+		{&eventsv1.FindCallsRequest{Source: "envoy/edge", PathPrefix: "/v1/orders"}, "1 0"},
+		{&eventsv1.FindCallsRequest{Status: 503}, "3 1"},
+		{&eventsv1.FindCallsRequest{PathPrefix: "/v1/users/'"}, "2"},
+		{&eventsv1.FindCallsRequest{PathPrefix: "' OR 1=1 --"}, ""},
+		{&eventsv1.FindCallsRequest{StartTime: timestamppb.New(now.Add(time.Minute)), EndTime: timestamppb.New(now.Add(3 * time.Minute))}, "2 1"},
+	} {
+		if got := find(c.r); got != c.want {
+			t.Errorf("%v finds %q, want %q", c.r, got, c.want)
+		}
+	}
+	answer, err := s.FindCalls(t.Context(), &eventsv1.FindCallsRequest{StartTime: timestamppb.New(now), EndTime: timestamppb.New(now.Add(time.Second))})
+	if err != nil || len(answer.Calls) != 1 {
+		t.Fatalf("%v, %v", answer, err)
+	}
+	if c := answer.Calls[0]; c.Source != "envoy/edge" || c.Gateway != "edge-1" || c.Path != "/v1/orders/1" || !c.EventTime.AsTime().Equal(now) ||
+		c.Call.Method != "GET" || c.Call.Status != 200 || c.Call.TotalUs != 1500 {
+		t.Errorf("found %v", c)
+	}
+	hour := timestamppb.New(now.Add(time.Hour))
+	for _, r := range []*eventsv1.FindCallsRequest{
+		{}, {StartTime: timestamppb.New(now)}, {EndTime: hour}, {StartTime: hour, EndTime: timestamppb.New(now)},
+		{StartTime: timestamppb.New(now), EndTime: timestamppb.New(now.Add(25 * time.Hour))},
+		{StartTime: timestamppb.New(now), EndTime: hour, Status: 1000}, {StartTime: timestamppb.New(now), EndTime: hour, Limit: -1},
+	} {
+		if _, err := s.FindCalls(t.Context(), r); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("%v: %v, want invalid argument", r, err)
+		}
 	}
 }
 

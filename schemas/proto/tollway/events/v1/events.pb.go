@@ -93,13 +93,15 @@ func (Fate) EnumDescriptor() ([]byte, []int) {
 	return file_tollway_events_v1_events_proto_rawDescGZIP(), []int{0}
 }
 
-// TraceEventRequest names an event as its sender does.
+// TraceEventRequest names an event as its sender does, or as Tollway does.
 type TraceEventRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The source that sent it, as in the event's "source".
 	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
 	// The id that the source gave it.
-	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// The identity that Tollway gave it, in hexadecimal; instead of source and id.
+	CallId        string `protobuf:"bytes,3,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -144,6 +146,13 @@ func (x *TraceEventRequest) GetSource() string {
 func (x *TraceEventRequest) GetId() string {
 	if x != nil {
 		return x.Id
+	}
+	return ""
+}
+
+func (x *TraceEventRequest) GetCallId() string {
+	if x != nil {
+		return x.CallId
 	}
 	return ""
 }
@@ -531,6 +540,234 @@ func (x *StoredCall) GetTotalUs() int64 {
 	return 0
 }
 
+// FindCallsRequest says what the calls have in common.
+type FindCallsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Calls that start at or after this time; required.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Calls that start before this time, at most 24 hours later; required.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// The source that sent them; empty for any.
+	Source string `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	// What their path begins with; empty for any.
+	PathPrefix string `protobuf:"bytes,4,opt,name=path_prefix,json=pathPrefix,proto3" json:"path_prefix,omitempty"`
+	// Their HTTP status; 0 for any.
+	Status uint32 `protobuf:"varint,5,opt,name=status,proto3" json:"status,omitempty"`
+	// Most calls to answer with; 0 means 50, at most 1,000.
+	Limit         int32 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindCallsRequest) Reset() {
+	*x = FindCallsRequest{}
+	mi := &file_tollway_events_v1_events_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindCallsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindCallsRequest) ProtoMessage() {}
+
+func (x *FindCallsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tollway_events_v1_events_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindCallsRequest.ProtoReflect.Descriptor instead.
+func (*FindCallsRequest) Descriptor() ([]byte, []int) {
+	return file_tollway_events_v1_events_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *FindCallsRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *FindCallsRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *FindCallsRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *FindCallsRequest) GetPathPrefix() string {
+	if x != nil {
+		return x.PathPrefix
+	}
+	return ""
+}
+
+func (x *FindCallsRequest) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *FindCallsRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// FindCallsResponse is calls, newest first.
+type FindCallsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The calls.
+	Calls         []*FoundCall `protobuf:"bytes,1,rep,name=calls,proto3" json:"calls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindCallsResponse) Reset() {
+	*x = FindCallsResponse{}
+	mi := &file_tollway_events_v1_events_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindCallsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindCallsResponse) ProtoMessage() {}
+
+func (x *FindCallsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tollway_events_v1_events_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindCallsResponse.ProtoReflect.Descriptor instead.
+func (*FindCallsResponse) Descriptor() ([]byte, []int) {
+	return file_tollway_events_v1_events_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *FindCallsResponse) GetCalls() []*FoundCall {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
+// FoundCall is a call that is stored.
+type FoundCall struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The identity that Tollway gave it, in hexadecimal.
+	CallId string `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	// When it started.
+	EventTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=event_time,json=eventTime,proto3" json:"event_time,omitempty"`
+	// The source that sent it.
+	Source string `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	// Gateway that it went through.
+	Gateway string `protobuf:"bytes,4,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// Path that was called, without the query.
+	Path string `protobuf:"bytes,5,opt,name=path,proto3" json:"path,omitempty"`
+	// What else identifies it to a reader.
+	Call          *StoredCall `protobuf:"bytes,6,opt,name=call,proto3" json:"call,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FoundCall) Reset() {
+	*x = FoundCall{}
+	mi := &file_tollway_events_v1_events_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FoundCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FoundCall) ProtoMessage() {}
+
+func (x *FoundCall) ProtoReflect() protoreflect.Message {
+	mi := &file_tollway_events_v1_events_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FoundCall.ProtoReflect.Descriptor instead.
+func (*FoundCall) Descriptor() ([]byte, []int) {
+	return file_tollway_events_v1_events_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *FoundCall) GetCallId() string {
+	if x != nil {
+		return x.CallId
+	}
+	return ""
+}
+
+func (x *FoundCall) GetEventTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EventTime
+	}
+	return nil
+}
+
+func (x *FoundCall) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *FoundCall) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *FoundCall) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *FoundCall) GetCall() *StoredCall {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
 // ListDeadLettersRequest asks for one page.
 type ListDeadLettersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -544,7 +781,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_tollway_events_v1_events_proto_msgTypes[5]
+	mi := &file_tollway_events_v1_events_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -556,7 +793,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tollway_events_v1_events_proto_msgTypes[5]
+	mi := &file_tollway_events_v1_events_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -569,7 +806,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_tollway_events_v1_events_proto_rawDescGZIP(), []int{5}
+	return file_tollway_events_v1_events_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListDeadLettersRequest) GetPageSize() int32 {
@@ -599,7 +836,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_tollway_events_v1_events_proto_msgTypes[6]
+	mi := &file_tollway_events_v1_events_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -611,7 +848,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tollway_events_v1_events_proto_msgTypes[6]
+	mi := &file_tollway_events_v1_events_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -624,7 +861,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_tollway_events_v1_events_proto_rawDescGZIP(), []int{6}
+	return file_tollway_events_v1_events_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListDeadLettersResponse) GetDeadLetters() []*DeadLetter {
@@ -668,7 +905,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_tollway_events_v1_events_proto_msgTypes[7]
+	mi := &file_tollway_events_v1_events_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -680,7 +917,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_tollway_events_v1_events_proto_msgTypes[7]
+	mi := &file_tollway_events_v1_events_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -693,7 +930,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_tollway_events_v1_events_proto_rawDescGZIP(), []int{7}
+	return file_tollway_events_v1_events_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeadLetter) GetId() string {
@@ -770,7 +1007,7 @@ type RedriveDeadLettersRequest struct {
 
 func (x *RedriveDeadLettersRequest) Reset() {
 	*x = RedriveDeadLettersRequest{}
-	mi := &file_tollway_events_v1_events_proto_msgTypes[8]
+	mi := &file_tollway_events_v1_events_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -782,7 +1019,7 @@ func (x *RedriveDeadLettersRequest) String() string {
 func (*RedriveDeadLettersRequest) ProtoMessage() {}
 
 func (x *RedriveDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tollway_events_v1_events_proto_msgTypes[8]
+	mi := &file_tollway_events_v1_events_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -795,7 +1032,7 @@ func (x *RedriveDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*RedriveDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_tollway_events_v1_events_proto_rawDescGZIP(), []int{8}
+	return file_tollway_events_v1_events_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RedriveDeadLettersRequest) GetIds() []string {
@@ -816,7 +1053,7 @@ type RedriveDeadLettersResponse struct {
 
 func (x *RedriveDeadLettersResponse) Reset() {
 	*x = RedriveDeadLettersResponse{}
-	mi := &file_tollway_events_v1_events_proto_msgTypes[9]
+	mi := &file_tollway_events_v1_events_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -828,7 +1065,7 @@ func (x *RedriveDeadLettersResponse) String() string {
 func (*RedriveDeadLettersResponse) ProtoMessage() {}
 
 func (x *RedriveDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tollway_events_v1_events_proto_msgTypes[9]
+	mi := &file_tollway_events_v1_events_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -841,7 +1078,7 @@ func (x *RedriveDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*RedriveDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_tollway_events_v1_events_proto_rawDescGZIP(), []int{9}
+	return file_tollway_events_v1_events_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RedriveDeadLettersResponse) GetResults() []*RedriveResult {
@@ -866,7 +1103,7 @@ type RedriveResult struct {
 
 func (x *RedriveResult) Reset() {
 	*x = RedriveResult{}
-	mi := &file_tollway_events_v1_events_proto_msgTypes[10]
+	mi := &file_tollway_events_v1_events_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -878,7 +1115,7 @@ func (x *RedriveResult) String() string {
 func (*RedriveResult) ProtoMessage() {}
 
 func (x *RedriveResult) ProtoReflect() protoreflect.Message {
-	mi := &file_tollway_events_v1_events_proto_msgTypes[10]
+	mi := &file_tollway_events_v1_events_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -891,7 +1128,7 @@ func (x *RedriveResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveResult.ProtoReflect.Descriptor instead.
 func (*RedriveResult) Descriptor() ([]byte, []int) {
-	return file_tollway_events_v1_events_proto_rawDescGZIP(), []int{10}
+	return file_tollway_events_v1_events_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RedriveResult) GetId() string {
@@ -919,10 +1156,11 @@ var File_tollway_events_v1_events_proto protoreflect.FileDescriptor
 
 const file_tollway_events_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x1etollway/events/v1/events.proto\x12\x11tollway.events.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\";\n" +
+	"\x1etollway/events/v1/events.proto\x12\x11tollway.events.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"T\n" +
 	"\x11TraceEventRequest\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\"\x82\x03\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x17\n" +
+	"\acall_id\x18\x03 \x01(\tR\x06callId\"\x82\x03\n" +
 	"\x12TraceEventResponse\x12+\n" +
 	"\x04fate\x18\x01 \x01(\x0e2\x17.tollway.events.v1.FateR\x04fate\x12 \n" +
 	"\vexplanation\x18\x02 \x01(\tR\vexplanation\x12\x17\n" +
@@ -958,7 +1196,26 @@ const file_tollway_events_v1_events_proto_rawDesc = "" +
 	"\toperation\x18\x05 \x01(\tR\toperation\x12\x16\n" +
 	"\x06method\x18\x06 \x01(\tR\x06method\x12\x16\n" +
 	"\x06status\x18\a \x01(\rR\x06status\x12\x19\n" +
-	"\btotal_us\x18\b \x01(\x03R\atotalUs\"T\n" +
+	"\btotal_us\x18\b \x01(\x03R\atotalUs\"\xeb\x01\n" +
+	"\x10FindCallsRequest\x129\n" +
+	"\n" +
+	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\x12\x1f\n" +
+	"\vpath_prefix\x18\x04 \x01(\tR\n" +
+	"pathPrefix\x12\x16\n" +
+	"\x06status\x18\x05 \x01(\rR\x06status\x12\x14\n" +
+	"\x05limit\x18\x06 \x01(\x05R\x05limit\"G\n" +
+	"\x11FindCallsResponse\x122\n" +
+	"\x05calls\x18\x01 \x03(\v2\x1c.tollway.events.v1.FoundCallR\x05calls\"\xd8\x01\n" +
+	"\tFoundCall\x12\x17\n" +
+	"\acall_id\x18\x01 \x01(\tR\x06callId\x129\n" +
+	"\n" +
+	"event_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\teventTime\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\x12\x18\n" +
+	"\agateway\x18\x04 \x01(\tR\agateway\x12\x12\n" +
+	"\x04path\x18\x05 \x01(\tR\x04path\x121\n" +
+	"\x04call\x18\x06 \x01(\v2\x1d.tollway.events.v1.StoredCallR\x04call\"T\n" +
 	"\x16ListDeadLettersRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -996,10 +1253,11 @@ const file_tollway_events_v1_events_proto_rawDesc = "" +
 	"\tDUPLICATE\x10\x02\x12\x0f\n" +
 	"\vQUARANTINED\x10\x03\x12\x11\n" +
 	"\rDEAD_LETTERED\x10\x04\x12\f\n" +
-	"\bNOT_SEEN\x10\x052\x99\x03\n" +
+	"\bNOT_SEEN\x10\x052\x89\x04\n" +
 	"\x06Events\x12s\n" +
 	"\n" +
-	"TraceEvent\x12$.tollway.events.v1.TraceEventRequest\x1a%.tollway.events.v1.TraceEventResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/events:trace\x12\x81\x01\n" +
+	"TraceEvent\x12$.tollway.events.v1.TraceEventRequest\x1a%.tollway.events.v1.TraceEventResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/events:trace\x12n\n" +
+	"\tFindCalls\x12#.tollway.events.v1.FindCallsRequest\x1a$.tollway.events.v1.FindCallsResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/calls:find\x12\x81\x01\n" +
 	"\x0fListDeadLetters\x12).tollway.events.v1.ListDeadLettersRequest\x1a*.tollway.events.v1.ListDeadLettersResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/deadLetters\x12\x95\x01\n" +
 	"\x12RedriveDeadLetters\x12,.tollway.events.v1.RedriveDeadLettersRequest\x1a-.tollway.events.v1.RedriveDeadLettersResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/deadLetters:redriveBEZCgithub.com/tollway/tollway/schemas/proto/tollway/events/v1;eventsv1b\x06proto3"
 
@@ -1016,7 +1274,7 @@ func file_tollway_events_v1_events_proto_rawDescGZIP() []byte {
 }
 
 var file_tollway_events_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_tollway_events_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_tollway_events_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_tollway_events_v1_events_proto_goTypes = []any{
 	(Fate)(0),                          // 0: tollway.events.v1.Fate
 	(*TraceEventRequest)(nil),          // 1: tollway.events.v1.TraceEventRequest
@@ -1024,41 +1282,51 @@ var file_tollway_events_v1_events_proto_goTypes = []any{
 	(*Copy)(nil),                       // 3: tollway.events.v1.Copy
 	(*Provenance)(nil),                 // 4: tollway.events.v1.Provenance
 	(*StoredCall)(nil),                 // 5: tollway.events.v1.StoredCall
-	(*ListDeadLettersRequest)(nil),     // 6: tollway.events.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),    // 7: tollway.events.v1.ListDeadLettersResponse
-	(*DeadLetter)(nil),                 // 8: tollway.events.v1.DeadLetter
-	(*RedriveDeadLettersRequest)(nil),  // 9: tollway.events.v1.RedriveDeadLettersRequest
-	(*RedriveDeadLettersResponse)(nil), // 10: tollway.events.v1.RedriveDeadLettersResponse
-	(*RedriveResult)(nil),              // 11: tollway.events.v1.RedriveResult
-	(*timestamppb.Timestamp)(nil),      // 12: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 13: google.protobuf.Duration
+	(*FindCallsRequest)(nil),           // 6: tollway.events.v1.FindCallsRequest
+	(*FindCallsResponse)(nil),          // 7: tollway.events.v1.FindCallsResponse
+	(*FoundCall)(nil),                  // 8: tollway.events.v1.FoundCall
+	(*ListDeadLettersRequest)(nil),     // 9: tollway.events.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),    // 10: tollway.events.v1.ListDeadLettersResponse
+	(*DeadLetter)(nil),                 // 11: tollway.events.v1.DeadLetter
+	(*RedriveDeadLettersRequest)(nil),  // 12: tollway.events.v1.RedriveDeadLettersRequest
+	(*RedriveDeadLettersResponse)(nil), // 13: tollway.events.v1.RedriveDeadLettersResponse
+	(*RedriveResult)(nil),              // 14: tollway.events.v1.RedriveResult
+	(*timestamppb.Timestamp)(nil),      // 15: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 16: google.protobuf.Duration
 }
 var file_tollway_events_v1_events_proto_depIdxs = []int32{
 	0,  // 0: tollway.events.v1.TraceEventResponse.fate:type_name -> tollway.events.v1.Fate
 	3,  // 1: tollway.events.v1.TraceEventResponse.copies:type_name -> tollway.events.v1.Copy
 	5,  // 2: tollway.events.v1.TraceEventResponse.call:type_name -> tollway.events.v1.StoredCall
-	12, // 3: tollway.events.v1.TraceEventResponse.complete_until:type_name -> google.protobuf.Timestamp
-	13, // 4: tollway.events.v1.TraceEventResponse.lag:type_name -> google.protobuf.Duration
+	15, // 3: tollway.events.v1.TraceEventResponse.complete_until:type_name -> google.protobuf.Timestamp
+	16, // 4: tollway.events.v1.TraceEventResponse.lag:type_name -> google.protobuf.Duration
 	0,  // 5: tollway.events.v1.Copy.fate:type_name -> tollway.events.v1.Fate
-	12, // 6: tollway.events.v1.Copy.event_time:type_name -> google.protobuf.Timestamp
-	12, // 7: tollway.events.v1.Copy.receive_time:type_name -> google.protobuf.Timestamp
-	12, // 8: tollway.events.v1.Copy.store_time:type_name -> google.protobuf.Timestamp
+	15, // 6: tollway.events.v1.Copy.event_time:type_name -> google.protobuf.Timestamp
+	15, // 7: tollway.events.v1.Copy.receive_time:type_name -> google.protobuf.Timestamp
+	15, // 8: tollway.events.v1.Copy.store_time:type_name -> google.protobuf.Timestamp
 	4,  // 9: tollway.events.v1.Copy.provenance:type_name -> tollway.events.v1.Provenance
-	8,  // 10: tollway.events.v1.ListDeadLettersResponse.dead_letters:type_name -> tollway.events.v1.DeadLetter
-	12, // 11: tollway.events.v1.DeadLetter.create_time:type_name -> google.protobuf.Timestamp
-	11, // 12: tollway.events.v1.RedriveDeadLettersResponse.results:type_name -> tollway.events.v1.RedriveResult
-	4,  // 13: tollway.events.v1.RedriveResult.provenance:type_name -> tollway.events.v1.Provenance
-	1,  // 14: tollway.events.v1.Events.TraceEvent:input_type -> tollway.events.v1.TraceEventRequest
-	6,  // 15: tollway.events.v1.Events.ListDeadLetters:input_type -> tollway.events.v1.ListDeadLettersRequest
-	9,  // 16: tollway.events.v1.Events.RedriveDeadLetters:input_type -> tollway.events.v1.RedriveDeadLettersRequest
-	2,  // 17: tollway.events.v1.Events.TraceEvent:output_type -> tollway.events.v1.TraceEventResponse
-	7,  // 18: tollway.events.v1.Events.ListDeadLetters:output_type -> tollway.events.v1.ListDeadLettersResponse
-	10, // 19: tollway.events.v1.Events.RedriveDeadLetters:output_type -> tollway.events.v1.RedriveDeadLettersResponse
-	17, // [17:20] is the sub-list for method output_type
-	14, // [14:17] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	15, // 10: tollway.events.v1.FindCallsRequest.start_time:type_name -> google.protobuf.Timestamp
+	15, // 11: tollway.events.v1.FindCallsRequest.end_time:type_name -> google.protobuf.Timestamp
+	8,  // 12: tollway.events.v1.FindCallsResponse.calls:type_name -> tollway.events.v1.FoundCall
+	15, // 13: tollway.events.v1.FoundCall.event_time:type_name -> google.protobuf.Timestamp
+	5,  // 14: tollway.events.v1.FoundCall.call:type_name -> tollway.events.v1.StoredCall
+	11, // 15: tollway.events.v1.ListDeadLettersResponse.dead_letters:type_name -> tollway.events.v1.DeadLetter
+	15, // 16: tollway.events.v1.DeadLetter.create_time:type_name -> google.protobuf.Timestamp
+	14, // 17: tollway.events.v1.RedriveDeadLettersResponse.results:type_name -> tollway.events.v1.RedriveResult
+	4,  // 18: tollway.events.v1.RedriveResult.provenance:type_name -> tollway.events.v1.Provenance
+	1,  // 19: tollway.events.v1.Events.TraceEvent:input_type -> tollway.events.v1.TraceEventRequest
+	6,  // 20: tollway.events.v1.Events.FindCalls:input_type -> tollway.events.v1.FindCallsRequest
+	9,  // 21: tollway.events.v1.Events.ListDeadLetters:input_type -> tollway.events.v1.ListDeadLettersRequest
+	12, // 22: tollway.events.v1.Events.RedriveDeadLetters:input_type -> tollway.events.v1.RedriveDeadLettersRequest
+	2,  // 23: tollway.events.v1.Events.TraceEvent:output_type -> tollway.events.v1.TraceEventResponse
+	7,  // 24: tollway.events.v1.Events.FindCalls:output_type -> tollway.events.v1.FindCallsResponse
+	10, // 25: tollway.events.v1.Events.ListDeadLetters:output_type -> tollway.events.v1.ListDeadLettersResponse
+	13, // 26: tollway.events.v1.Events.RedriveDeadLetters:output_type -> tollway.events.v1.RedriveDeadLettersResponse
+	23, // [23:27] is the sub-list for method output_type
+	19, // [19:23] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_tollway_events_v1_events_proto_init() }
@@ -1072,7 +1340,7 @@ func file_tollway_events_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tollway_events_v1_events_proto_rawDesc), len(file_tollway_events_v1_events_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

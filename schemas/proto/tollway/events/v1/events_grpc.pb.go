@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Events_TraceEvent_FullMethodName         = "/tollway.events.v1.Events/TraceEvent"
+	Events_FindCalls_FullMethodName          = "/tollway.events.v1.Events/FindCalls"
 	Events_ListDeadLetters_FullMethodName    = "/tollway.events.v1.Events/ListDeadLetters"
 	Events_RedriveDeadLetters_FullMethodName = "/tollway.events.v1.Events/RedriveDeadLetters"
 )
@@ -33,10 +34,13 @@ const (
 //
 // Events looks up the fate of events and handles dead letters.
 type EventsClient interface {
-	// TraceEvent says what became of the event that `source` calls `id`. An
-	// event that is not known is not an error: its fate is NOT_SEEN, with what
-	// that can mean.
+	// TraceEvent says what became of the event that `source` calls `id`, or of
+	// the call that Tollway calls `call_id`. An event that is not known is not an
+	// error: its fate is NOT_SEEN, with what that can mean.
 	TraceEvent(ctx context.Context, in *TraceEventRequest, opts ...grpc.CallOption) (*TraceEventResponse, error)
+	// FindCalls lists single calls that are stored, newest first: for calls whose
+	// sender gives them no id that one could know, such as those of an Envoy.
+	FindCalls(ctx context.Context, in *FindCallsRequest, opts ...grpc.CallOption) (*FindCallsResponse, error)
 	// ListDeadLetters lists messages that could not be decoded, oldest first.
 	ListDeadLetters(ctx context.Context, in *ListDeadLettersRequest, opts ...grpc.CallOption) (*ListDeadLettersResponse, error)
 	// RedriveDeadLetters puts the named messages back at the end of the topic
@@ -57,6 +61,16 @@ func (c *eventsClient) TraceEvent(ctx context.Context, in *TraceEventRequest, op
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TraceEventResponse)
 	err := c.cc.Invoke(ctx, Events_TraceEvent_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *eventsClient) FindCalls(ctx context.Context, in *FindCallsRequest, opts ...grpc.CallOption) (*FindCallsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FindCallsResponse)
+	err := c.cc.Invoke(ctx, Events_FindCalls_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -89,10 +103,13 @@ func (c *eventsClient) RedriveDeadLetters(ctx context.Context, in *RedriveDeadLe
 //
 // Events looks up the fate of events and handles dead letters.
 type EventsServer interface {
-	// TraceEvent says what became of the event that `source` calls `id`. An
-	// event that is not known is not an error: its fate is NOT_SEEN, with what
-	// that can mean.
+	// TraceEvent says what became of the event that `source` calls `id`, or of
+	// the call that Tollway calls `call_id`. An event that is not known is not an
+	// error: its fate is NOT_SEEN, with what that can mean.
 	TraceEvent(context.Context, *TraceEventRequest) (*TraceEventResponse, error)
+	// FindCalls lists single calls that are stored, newest first: for calls whose
+	// sender gives them no id that one could know, such as those of an Envoy.
+	FindCalls(context.Context, *FindCallsRequest) (*FindCallsResponse, error)
 	// ListDeadLetters lists messages that could not be decoded, oldest first.
 	ListDeadLetters(context.Context, *ListDeadLettersRequest) (*ListDeadLettersResponse, error)
 	// RedriveDeadLetters puts the named messages back at the end of the topic
@@ -111,6 +128,9 @@ type UnimplementedEventsServer struct{}
 
 func (UnimplementedEventsServer) TraceEvent(context.Context, *TraceEventRequest) (*TraceEventResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method TraceEvent not implemented")
+}
+func (UnimplementedEventsServer) FindCalls(context.Context, *FindCallsRequest) (*FindCallsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FindCalls not implemented")
 }
 func (UnimplementedEventsServer) ListDeadLetters(context.Context, *ListDeadLettersRequest) (*ListDeadLettersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListDeadLetters not implemented")
@@ -153,6 +173,24 @@ func _Events_TraceEvent_Handler(srv interface{}, ctx context.Context, dec func(i
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(EventsServer).TraceEvent(ctx, req.(*TraceEventRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Events_FindCalls_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FindCallsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EventsServer).FindCalls(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Events_FindCalls_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EventsServer).FindCalls(ctx, req.(*FindCallsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -203,6 +241,10 @@ var Events_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "TraceEvent",
 			Handler:    _Events_TraceEvent_Handler,
+		},
+		{
+			MethodName: "FindCalls",
+			Handler:    _Events_FindCalls_Handler,
 		},
 		{
 			MethodName: "ListDeadLetters",
