@@ -3,6 +3,7 @@ package testenv
 import (
 	"context"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,6 +49,9 @@ func EachLedger(t *testing.T, test func(t *testing.T, db *ledger.DB)) {
 // It has no tables yet.
 func EachLedgerConfig(t *testing.T, test func(t *testing.T, cfg ledger.Config)) {
 	t.Helper()
+	if !strings.HasPrefix(t.Name(), "TestReal") {
+		t.Fatalf("%s runs on each ledger database and must be named TestReal…, or it never meets PostgreSQL", t.Name())
+	}
 	t.Run(ledger.SQLite, func(t *testing.T) { test(t, LedgerConfig(t)) })
 	if realWanted() {
 		t.Run(ledger.Postgres, func(t *testing.T) { test(t, PostgresConfig(t)) })
