@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -89,10 +90,11 @@ func text(m protoreflect.Message, field protoreflect.Name) string {
 }
 
 // inAccount tells whether a resource name is that of the account or of something
-// in it.
+// in it. A name with empty or dot segments is neither, whatever a handler might
+// make of it.
 func inAccount(account, name string) bool {
 	rest, ok := strings.CutPrefix(name, accountPrefix+account)
-	return ok && (rest == "" || rest[0] == '/')
+	return ok && (rest == "" || rest[0] == '/' && path.Clean(name) == name)
 }
 
 // onlyAccount goes through all of a message.

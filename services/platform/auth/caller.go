@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
@@ -91,7 +92,13 @@ func certificateNames(state *tls.ConnectionState) []string {
 	for _, u := range leaf.URIs {
 		names = append(names, u.String())
 	}
-	return append(names, leaf.DNSNames...)
+	for _, name := range leaf.DNSNames {
+		// An authority that does not look at DNS names must not sign URIs with them.
+		if !strings.ContainsAny(name, ":/") {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // remote is the network that the caller is in: an IPv4 address, or the /64 that

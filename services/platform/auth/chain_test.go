@@ -226,6 +226,7 @@ func TestCertificates(t *testing.T) {
 		{"URI", connected(edge, true), "", Principal{Name: "spiffe://prod/edge", Role: Gateway, Scopes: []string{"events.write"}}},
 		{"DNS name", connected(&x509.Certificate{DNSNames: []string{"acme.example.com"}}, true), "", Principal{Name: "acme.example.com", Role: Consumer, Account: "acme"}},
 		{"nobody has verified it", connected(edge, false), "", Principal{}},
+		{"a URI among DNS names", connected(&x509.Certificate{DNSNames: []string{"spiffe://prod/edge"}}, true), "", Principal{}},
 		{"another", connected(&x509.Certificate{DNSNames: []string{"edge"}}, true), "", Principal{}},
 		{"a bad token beside", connected(edge, true), "x", Principal{}},
 		{"none", context.Background(), "", Principal{}},
