@@ -4,42 +4,73 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tollway/tollway/cmd/tollway/manifest"
+	"github.com/tollway/tollway/deploy/examples/catalog"
+	"github.com/tollway/tollway/pipelines/call"
+	"github.com/tollway/tollway/schemas/proto/tollway/catalog/v1"
 )
 
-// The demo is a company that sells three APIs: a day of it at once, and then
-// as it happens. Traffic follows the hours of the day; version v2 of orders
-// gets a tenth of the calls and is slower; search sometimes fails upstream.
+// The demo is the company of deploy/examples/catalog: its catalog, a day of its
+// traffic at once, and then traffic as it happens. Traffic follows the hours of
+// the day; version v2 of orders gets a tenth of the calls and is slower; search
+// sometimes fails upstream. Calls say by which credential what was called, as a
+// gateway does; the catalog says whose that is.
 type demoOperation struct {
-	api, method, operation string
-	weight                 int
-	medianUS               float64
-	failing                float64
+	api                string
+	method, host, path string // # in the path is a number
+	weight             int
+	medianUS           float64
+	failing            float64
 }
 
 var demoOperations = []demoOperation{
-	{"orders", "GET", "/v1/orders/{order}", 40, 18_000, 0.002},
-	{"orders", "POST", "/v1/orders", 12, 55_000, 0.004},
-	{"search", "GET", "/v1/search", 30, 90_000, 0.02},
-	{"maps", "GET", "/v1/tiles/{z}/{x}/{y}", 50, 7_000, 0.001},
-	{"maps", "GET", "/v1/geocode", 10, 35_000, 0.003},
+	{"orders", "GET", "api.meridian.example", "/v1/orders/#", 40, 18_000, 0.002},
+	{"orders", "POST", "api.meridian.example", "/v1/orders", 12, 55_000, 0.004},
+	{"orders", "GET", "api.meridian.example", "/v1/orders", 6, 40_000, 0.002},
+	{"orders", "POST", "api.meridian.example", "/v1/orders/#/cancel", 2, 30_000, 0.002},
+	{"search", "GET", "api.meridian.example", "/v1/search", 30, 90_000, 0.02},
+	{"search", "GET", "api.meridian.example", "/v1/search/suggestions", 20, 12_000, 0.005},
+	{"maps", "GET", "maps.meridian.example", "/v1/tiles/12/#/#", 50, 7_000, 0.001},
+	{"maps", "GET", "maps.meridian.example", "/v1/geocode", 10, 35_000, 0.003},
 }
 
-var demoAccounts = []struct {
-	account, product string
-	weight           int
-}{
-	{"northwind", "gold", 35}, {"contoso", "gold", 25}, {"fabrikam", "silver", 15}, {"initech", "silver", 10},
-	{"umbrella", "free", 8}, {"hooli", "free", 5}, {"globex", "free", 2},
+// A demoCaller calls some of the APIs.
+type demoCaller struct {
+	credential string
+	apis       []string
+	weight     int
 }
+
+const demoIssuer = "https://login.meridian.example"
+
+var demoCallers = []demoCaller{
+	{demoClient("northwind-shop"), []string{"orders", "search"}, 25},
+	{string(call.AppendCertificate(nil, "spiffe://northwind.example/warehouse")), []string{"orders"}, 10},
+	{demoClient("contoso-storefront"), []string{"orders", "search", "maps"}, 25},
+	{string(call.AppendCertificate(nil, "spiffe://fabrikam.example/fleet")), []string{"maps"}, 15},
+	{string(call.AppendSubject(nil, "https://tokens.initech.example", "service-assistant")), []string{"search", "maps"}, 10},
+	{demoClient("umbrella-claims"), []string{"orders", "search"}, 6},
+	{string(call.AppendSubject(nil, "https://tokens.hooli.example", "finder")), []string{"search"}, 5},
+	{demoClient("globex-prototype"), []string{"maps"}, 2},
+	{demoClient("acme-trial"), []string{"orders"}, 1},
+	{"", []string{"maps"}, 1}, // somebody who says nothing
+}
+
+func demoClient(id string) string { return string(call.AppendClient(nil, demoIssuer, id)) }
 
 const (
 	demoBatch      = 1000
@@ -58,6 +89,9 @@ func runDemo(ctx context.Context, client *http.Client, cfg Config, data string) 
 	d := &demo{client: client, url: baseURL(cfg.Listen.TLS, cfg.Listen.HTTP) + "/v1/events", token: strings.TrimSpace(string(token)), rnd: rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))}
 	marker := filepath.Join(data, "demo.sent")
 	if !exists(marker) {
+		if err := demoCatalog(ctx, client, cfg, data); err != nil {
+			return err
+		}
 		fmt.Printf("Sending a day of demo traffic (%d calls) …\n", demoPerDay)
 		if err := d.day(ctx); err != nil {
 			return err
@@ -134,8 +168,13 @@ func (d *demo) events(n int, at func() time.Time) []byte {
 
 // append adds one call as a line of JSON.
 func (d *demo) append(out []byte, at time.Time) []byte {
-	o := demoOperations[pick(d.rnd, len(demoOperations), func(i int) int { return demoOperations[i].weight })]
-	a := demoAccounts[pick(d.rnd, len(demoAccounts), func(i int) int { return demoAccounts[i].weight })]
+	caller := demoCallers[pick(d.rnd, len(demoCallers), func(i int) int { return demoCallers[i].weight })]
+	o := demoOperations[pick(d.rnd, len(demoOperations), func(i int) int {
+		if !slices.Contains(caller.apis, demoOperations[i].api) {
+			return 0
+		}
+		return demoOperations[i].weight
+	})]
 	version, slower := "v1", 1.0
 	if o.api == "orders" && d.rnd.IntN(10) == 0 {
 		version, slower = "v2", 1.6
@@ -149,13 +188,25 @@ func (d *demo) append(out []byte, at time.Time) []byte {
 	}
 	total := o.medianUS * slower * math.Exp(0.5*d.rnd.NormFloat64())
 	d.sent++
-	line, _ := json.Marshal(map[string]any{ // strings and numbers only
+	event := map[string]any{
 		"id": fmt.Sprintf("demo-%d-%d", at.UnixNano(), d.sent), "source": "demo", "time": at.UTC().Format(time.RFC3339Nano),
-		"api": o.api, "method": o.method, "operation": o.operation, "account": a.account, "product": a.product,
-		"status": status, "fault": fault, "upstream": o.api, "version": version, "gateway": "demo-edge", "environment": "demo",
+		"credential": caller.credential, "method": o.method, "host": o.host, "path": d.path(o.path),
+		"status": status, "fault": fault, "upstream": o.api, "version": version, "gateway": "demo-edge", "environment": "production",
 		"total_us": int64(total), "upstream_us": int64(total * 0.85), "request_bytes": 200 + d.rnd.IntN(800), "response_bytes": 500 + d.rnd.IntN(20_000),
-	})
+	}
+	if o.path == "/v1/search" && status == 200 {
+		event["measures"] = map[string]int{"tokens": 50 + d.rnd.IntN(900)}
+	}
+	line, _ := json.Marshal(event) // strings and numbers only
 	return append(append(out, line...), '\n')
+}
+
+// path puts numbers into a path.
+func (d *demo) path(pattern string) string {
+	for strings.Contains(pattern, "#") {
+		pattern = strings.Replace(pattern, "#", strconv.Itoa(1000+d.rnd.IntN(3000)), 1)
+	}
+	return pattern
 }
 
 func pick(rnd *rand.Rand, n int, weight func(int) int) int {
@@ -206,6 +257,77 @@ func (d *demo) send(ctx context.Context, lines []byte) error {
 	}
 }
 
+// demoDocuments are the resources of the made-up company.
+func demoDocuments() ([]manifest.Document, error) {
+	names, err := fs.Glob(catalog.Files, "*.yaml")
+	if err != nil {
+		return nil, err
+	}
+	var files []textFile
+	for _, name := range names {
+		text, err := catalog.Files.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, textFile{name, text})
+	}
+	return parseFiles(files)
+}
+
+// demoCatalog applies the company's catalog and waits until the pipelines have
+// it: calls that come earlier would belong to nobody.
+func demoCatalog(ctx context.Context, client *http.Client, cfg Config, data string) error {
+	documents, err := demoDocuments()
+	if err != nil {
+		return err
+	}
+	before, err := feedVersion(ctx, client, cfg)
+	if err != nil {
+		return err
+	}
+	c := &catalogClient{clientFlags{
+		server: baseURL(cfg.Listen.TLS, cfg.Listen.HTTP), tokenFile: filepath.Join(data, "admin.token"), timeout: time.Minute,
+		tls: clientTLS{client: func() (*http.Client, error) { return client, nil }},
+	}}
+	response, err := c.apply(ctx, documents, &catalogv1.ApplyRequest{Set: "demo"})
+	if err != nil {
+		return fmt.Errorf("apply the demo's catalog: %w", err)
+	}
+	changed := 0
+	for _, c := range response.GetChanges() {
+		if c.GetAction() != catalogv1.ChangeAction_UNCHANGED {
+			changed++
+		}
+	}
+	fmt.Printf("Made the catalog of a company that sells APIs (%d resources).\n", changed)
+	for {
+		now, err := feedVersion(ctx, client, cfg)
+		if err != nil || now >= before+float64(changed) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// feedVersion is the number of the last change of the catalog that the process
+// works with.
+func feedVersion(ctx context.Context, client *http.Client, cfg Config) (float64, error) {
+	text, err := ownMetrics(ctx, client, cfg)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.SplitSeq(text, "\n") {
+		if value, ok := strings.CutPrefix(line, "tollway_feed_version "); ok {
+			return strconv.ParseFloat(value, 64)
+		}
+	}
+	return 0, errors.New("the process has no catalog")
+}
+
 // firstReport waits until the day is stored and prints what a product manager
 // would ask first, by the same command that anybody can run.
 func firstReport(ctx context.Context, client *http.Client, cfg Config, data string) error {
@@ -222,6 +344,7 @@ func firstReport(ctx context.Context, client *http.Client, cfg Config, data stri
 	}
 	for _, args := range [][]string{
 		{"traffic", "--by", "api", "--since", "24h"},
+		{"traffic", "--by", "account,product,plan", "--metrics", "calls,share,error_rate", "--since", "24h"},
 		{"split", "--by", "version", "--since", "24h", "--filter", `api = "orders"`},
 		{"latency", "--by", "api", "--since", "24h"},
 	} {
@@ -248,25 +371,30 @@ func shellWords(args []string) string {
 
 // stored tells from the process's own metrics whether nothing is on its way.
 func stored(ctx context.Context, client *http.Client, cfg Config) bool {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, baseURL(cfg.Listen.AdminTLS, cfg.Listen.Admin)+"/metrics", nil)
+	text, err := ownMetrics(ctx, client, cfg)
 	if err != nil {
 		return false
 	}
-	answer, err := client.Do(request)
-	if err != nil {
-		return false
-	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(answer.Body, 4<<20))
-	if err != nil {
-		return false
-	}
-	for line := range strings.SplitSeq(string(text), "\n") {
+	for line := range strings.SplitSeq(text, "\n") {
 		if strings.HasPrefix(line, "tollway_delivery_lag_messages{") && !strings.HasSuffix(line, " 0") {
 			return false
 		}
 	}
 	return true
+}
+
+func ownMetrics(ctx context.Context, client *http.Client, cfg Config) (string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, baseURL(cfg.Listen.AdminTLS, cfg.Listen.Admin)+"/metrics", nil)
+	if err != nil {
+		return "", err
+	}
+	answer, err := client.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(answer.Body, 4<<20))
+	return string(text), err
 }
 
 func ask(ctx context.Context, cfg Config, data string, args ...string) (string, error) {
