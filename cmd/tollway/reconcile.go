@@ -154,10 +154,16 @@ func newServedTable() *textTable {
 }
 
 func (f *reconcileFlags) printTables(out io.Writer, answer reconciled) error {
-	if len(answer.Totals) == 0 {
-		fmt.Fprintln(out, "No gateway said what it served: send its statistics to the collector (see deploy/envoy).")
-	} else if err := f.printServed(out, answer.Comparison); err != nil {
-		return err
+	switch {
+	case len(answer.Totals) > 0:
+		if err := f.printServed(out, answer.Comparison); err != nil {
+			return err
+		}
+	case len(answer.ReportedOnce) == 0:
+		fmt.Fprintln(out, "No gateway said what it served in this range: send its statistics to the collector (see deploy/envoy).")
+	}
+	for _, name := range answer.ReportedOnce {
+		fmt.Fprintf(out, "%s reported for the first time in this range; what it serves is known from its next report on.\n", printable(name))
 	}
 	if len(answer.Sealed) == 0 {
 		_, err := fmt.Fprintln(out, "\nNo hour of the range is sealed yet.")

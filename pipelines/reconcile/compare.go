@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tollway/tollway/services/platform/clickhouse"
@@ -65,6 +66,9 @@ type Comparison struct {
 	Minutes []Minute `json:"minutes"`
 	Hours   []Total  `json:"hours"`
 	Totals  []Total  `json:"totals"`
+	// ReportedOnce are gateways of which the range has the first report and no
+	// second: what they served is the difference of two.
+	ReportedOnce []string `json:"reported_once"`
 }
 
 // Missing is how many calls are missing for sure, of all gateways.
@@ -87,9 +91,14 @@ const baseline = time.Hour
 // [from, to) against the calls that arrived. db reads all shards.
 func CompareServed(ctx context.Context, db *clickhouse.DB, from, to time.Time) (Comparison, error) {
 	from, to = from.UTC().Truncate(time.Minute), to.UTC().Truncate(time.Minute)
-	gateways, err := servedMinutes(ctx, db, from, to)
-	if err != nil || len(gateways) == 0 {
+	samples, err := servedMinutes(ctx, db, from, to)
+	if err != nil {
 		return Comparison{}, err
+	}
+	gateways := byGateway(samples, from)
+	once := reportedOnce(samples, gateways, from)
+	if len(gateways) == 0 {
+		return Comparison{ReportedOnce: once}, nil
 	}
 	var names []string
 	for _, g := range gateways {
@@ -99,7 +108,21 @@ func CompareServed(ctx context.Context, db *clickhouse.DB, from, to time.Time) (
 	if err != nil {
 		return Comparison{}, err
 	}
-	return compareMinutes(gateways, arrived), nil
+	c := compareMinutes(gateways, arrived)
+	c.ReportedOnce = once
+	return c, nil
+}
+
+// reportedOnce are gateways that the range has samples of, which is not enough
+// to tell what they served.
+func reportedOnce(samples []sample, told []*gateway, from time.Time) (names []string) {
+	for _, s := range samples {
+		known := slices.ContainsFunc(told, func(g *gateway) bool { return g.name == s.gateway })
+		if !known && !s.minute.Before(from) && !slices.Contains(names, s.gateway) {
+			names = append(names, s.gateway)
+		}
+	}
+	return names
 }
 
 // gateway is what one gateway served.
@@ -171,13 +194,12 @@ func byGateway(samples []sample, from time.Time) (out []*gateway) {
 	return out
 }
 
-func servedMinutes(ctx context.Context, db *clickhouse.DB, from, to time.Time) ([]*gateway, error) {
+func servedMinutes(ctx context.Context, db *clickhouse.DB, from, to time.Time) (samples []sample, err error) {
 	rows, err := db.Query(ctx, queryServedMinutes, map[string]any{"from": from.Add(-baseline), "to": to})
 	if err != nil {
 		return nil, fmt.Errorf("read what gateways served: %w", err)
 	}
 	defer rows.Close()
-	var samples []sample
 	for rows.Next() {
 		var s sample
 		if err := rows.Scan(&s.gateway, &s.prefix, &s.minute, &s.served, &s.dropped, &s.ended, &s.first, &s.restarts); err != nil {
@@ -189,7 +211,7 @@ func servedMinutes(ctx context.Context, db *clickhouse.DB, from, to time.Time) (
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("read what gateways served: %w", err)
 	}
-	return byGateway(samples, from), nil
+	return samples, nil
 }
 
 // arrived is how many calls of a gateway ended in each stretch of ReportSlack.

@@ -32,6 +32,7 @@ type world struct {
 	loader     *load.Loader
 	partitions map[int32]*load.Partition
 	offset     int64
+	epoch      uint32
 }
 
 func newWorld(t testing.TB) *world { return newWorldOn(t, testenv.ClickHouseConfig(t)) }
@@ -99,7 +100,7 @@ func (w *world) tryLoad(partition int32, at time.Time, spread time.Duration, num
 	if _, err := b.AppendMessage(value, offset); err != nil {
 		return err
 	}
-	return p.Load(context.WithoutCancel(w.t.Context()), load.Range{Topic: "calls", Partition: partition, From: offset, To: offset + 1}, b, func() error { return nil })
+	return p.Load(context.WithoutCancel(w.t.Context()), load.Range{Topic: "calls", Partition: partition, Epoch: w.epoch, From: offset, To: offset + 1}, b, func() error { return nil })
 }
 
 // exec runs a statement on every shard.
@@ -230,6 +231,28 @@ func hoursAreSealedWhenTheyAreOver(t *testing.T, w *world) {
 	}
 	check()
 	w.agree()
+}
+
+// An operator who has the log read again makes no copies of what is stored.
+func TestWhatIsReadAgainWasReceivedOnce(t *testing.T) {
+	w := newWorld(t)
+	ten := yesterday.Add(10 * time.Hour)
+	for range 2 {
+		w.offset = 7
+		w.load(0, ten, time.Minute, ints(0, 1000)...)
+		w.load(0, ten, time.Minute, ints(900, 1100)...)
+		w.epoch++
+	}
+	w.pass(w.sealer(time.Now()))
+	for _, source := range []string{"als", "events"} {
+		want := Hour{Hour: ten, Source: source, Received: 600, Deduplicated: 50, Stored: 550, RolledUp: 550}
+		if got := w.sealed()["10 "+source]; got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+	if n := w.number("SELECT count() FROM discards FINAL WHERE epoch = 1"); n != 1200 {
+		t.Errorf("%d places of the second reading have a fate, want 1200", n)
+	}
 }
 
 // settled runs passes until one finds nothing to do: an hour that was filled a

@@ -272,8 +272,10 @@ func (s *Sealer) sealedAt(ctx context.Context, from, to time.Time) (map[time.Tim
 
 // Hour is what is recorded of an hour and a source.
 type Hour struct {
-	Hour         time.Time `json:"hour"`
-	Source       string    `json:"source"`
+	Hour   time.Time `json:"hour"`
+	Source string    `json:"source"`
+	// Received is by distinct calls and places in the log, of which Deduplicated
+	// are copies; a log that an operator has read again changes neither.
 	Received     uint64    `json:"received"`
 	Deduplicated uint64    `json:"deduplicated"`
 	Quarantined  uint64    `json:"quarantined"`

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -76,6 +77,18 @@ func compareServedFindsWhatDroppedCountersHide(t *testing.T, w *world) {
 	}
 	if c.Missing() != 37 || c.Totals[0].LogsDropped != 0 {
 		t.Errorf("%d are missing and %d dropped", c.Missing(), c.Totals[0].LogsDropped)
+	}
+	// Another gateway says for the first time where its counters stand.
+	other := first
+	other.Node, other.Minute = "edge-2", eight.Unix()
+	if err := StoreServed(t.Context(), w.shards[0], []Served{other}); err != nil {
+		t.Fatal(err)
+	}
+	for minutes, want := range map[time.Duration]string{time.Minute: "[edge-2]", 0: "[]"} {
+		c, err := CompareServed(t.Context(), w.db, eight.Add(time.Minute-minutes), eight.Add(10*time.Minute))
+		if err != nil || fmt.Sprint(c.ReportedOnce) != want || len(c.Totals) != 1 {
+			t.Errorf("got %v and %d totals, %v; want %s", c.ReportedOnce, len(c.Totals), err, want)
+		}
 	}
 	// The calls come after all.
 	w.load(0, eight.Add(3*time.Minute), 59*time.Second, ints(300, 337)...)
