@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -92,9 +93,17 @@ func baseURL(tls certs.Config, address string) string {
 type Kafka struct {
 	kafkaio.Config `yaml:",inline"`
 	Producer       kafkaio.ProducerConfig `yaml:"producer"`
-	// Partitions and Replication are what topics are created with.
-	Partitions  int `yaml:"partitions"`
-	Replication int `yaml:"replication"`
+	// The rest is what topics are created with. RetentionDays is how long the
+	// pipelines may be away without loss.
+	Partitions              int `yaml:"partitions"`
+	Replication             int `yaml:"replication"`
+	RetentionDays           int `yaml:"retention_days"`
+	DeadLetterRetentionDays int `yaml:"dead_letter_retention_days"`
+}
+
+// retention is a number of days as topics are told it.
+func retention(days int) string {
+	return strconv.FormatInt((time.Duration(days) * 24 * time.Hour).Milliseconds(), 10)
 }
 
 // Validate names the field that is wrong. That there are brokers is checked
@@ -103,6 +112,9 @@ func (k Kafka) Validate() error {
 	var errs []error
 	if k.Partitions < 1 || k.Replication < 1 {
 		errs = append(errs, errors.New("partitions and replication must be above zero"))
+	}
+	if k.RetentionDays < 1 || k.DeadLetterRetentionDays < 1 {
+		errs = append(errs, errors.New("retention_days and dead_letter_retention_days must be above zero"))
 	}
 	if len(k.Brokers) > 0 {
 		errs = append(errs, k.Config.Validate())
@@ -178,7 +190,7 @@ func defaultConfig() Config {
 	cfg := Config{
 		Logging:    logging.DefaultConfig(),
 		Listen:     Listen{GRPC: "127.0.0.1:7601", HTTP: "127.0.0.1:7602", Admin: "127.0.0.1:7603"},
-		Kafka:      Kafka{Config: kafkaio.DefaultConfig(), Producer: kafkaio.DefaultProducerConfig(), Partitions: 4, Replication: 1},
+		Kafka:      Kafka{Config: kafkaio.DefaultConfig(), Producer: kafkaio.DefaultProducerConfig(), Partitions: 4, Replication: 1, RetentionDays: 7, DeadLetterRetentionDays: 28},
 		ClickHouse: ClickHouse{Config: clickhouse.Default()},
 		Ledger:     ledger.DefaultConfig(),
 		Catalog:    catalog.DefaultConfig(),
@@ -257,6 +269,18 @@ func (f *processFlags) loadOver(cfg Config, findEmbedded bool) (Config, error) {
 	cfg.Catalog.Outbox.Topic = cfg.Feed.Topic
 	cfg.Reports.RetentionDays, cfg.Reports.RollupRetentionDays = cfg.Retention.CallsDays, cfg.Retention.RollupsDays
 	cfg.Load.Retention = time.Duration(cfg.Retention.CallsDays) * 24 * time.Hour
+	// Sources accept what is kept, unless they are told a limit of their own.
+	defaults := defaultConfig()
+	for own, usual := range map[*time.Duration]time.Duration{
+		&cfg.ALS.MaxAge:                   defaults.ALS.MaxAge,
+		&cfg.OTLP.MaxAge:                  defaults.OTLP.MaxAge,
+		&cfg.Collector.Events.MaxAge:      defaults.Collector.Events.MaxAge,
+		&cfg.Collector.Files.Envoy.MaxAge: defaults.Collector.Files.Envoy.MaxAge,
+	} {
+		if *own == usual {
+			*own = cfg.Load.Retention
+		}
+	}
 	cfg.Collector.HTTP.Address = cfg.Listen.HTTP
 	return cfg, nil
 }

@@ -192,12 +192,12 @@ func rules() auth.Rules {
 
 // ensureTopics makes the topics, or checks those that are there.
 func ensureTopics(ctx context.Context, client *kafkaio.Client, cfg Config) error {
-	week := "604800000"
+	keep, keepLetters := retention(cfg.Kafka.RetentionDays), retention(cfg.Kafka.DeadLetterRetentionDays)
 	for _, t := range []kafkaio.TopicSpec{
-		{Name: cfg.Delivery.Topic, Partitions: cfg.Kafka.Partitions, Config: map[string]string{"message.timestamp.type": "LogAppendTime", "retention.ms": week}},
-		{Name: cfg.Delivery.DeadLetterTopic, Partitions: 1, Config: map[string]string{"retention.ms": "2419200000"}},
+		{Name: cfg.Delivery.Topic, Partitions: cfg.Kafka.Partitions, Config: map[string]string{"message.timestamp.type": "LogAppendTime", "retention.ms": keep}},
+		{Name: cfg.Delivery.DeadLetterTopic, Partitions: 1, Config: map[string]string{"retention.ms": keepLetters}},
 		{Name: cfg.Feed.Topic, Partitions: 1, Config: map[string]string{"cleanup.policy": "compact"}},
-		{Name: served.Topic, Partitions: 1, Config: map[string]string{"retention.ms": week}},
+		{Name: served.Topic, Partitions: 1, Config: map[string]string{"retention.ms": keep}},
 	} {
 		t.ReplicationFactor = cfg.Kafka.Replication
 		if err := client.EnsureTopic(ctx, t); err != nil {
