@@ -91,7 +91,9 @@ func serveCatalog(t *testing.T, service catalogv1.CatalogServer, tokens auth.Aut
 		web.Close()
 		_ = gateway.Close()
 		server.Stop()
-		<-served
+		if err := <-served; err != nil {
+			t.Errorf("serve the catalog: %v", err)
+		}
 	})
 	return web.URL
 }
