@@ -131,7 +131,7 @@ func country(v *Violations, field, text string) {
 	if text == "" {
 		return
 	}
-	if r, err := language.ParseRegion(text); err != nil || len(text) != 2 || r.String() != text || !r.IsCountry() {
+	if r, err := language.ParseRegion(text); err != nil || len(text) != 2 || r.Canonicalize().String() != text || !r.IsCountry() {
 		v.Add(field, "%q is no country of ISO 3166-1, such as DE", text)
 	}
 }
