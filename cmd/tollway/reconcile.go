@@ -313,9 +313,9 @@ func rebuild(ctx context.Context, out, progress io.Writer, shards []*clickhouse.
 	case len(changes) == 0:
 		fmt.Fprintln(out, "Every rollup equals raw.")
 	case r.DryRun:
-		fmt.Fprintf(out, "%d stretches of rollups differ from raw; nothing was changed.\n", len(changes))
+		fmt.Fprintf(out, "%d stretch(es) of rollups differ from raw; nothing was changed.\n", len(changes))
 	default:
-		fmt.Fprintf(out, "%d stretches of rollups were made equal to raw.\n", len(changes))
+		fmt.Fprintf(out, "%d stretch(es) of rollups were made equal to raw.\n", len(changes))
 	}
 	return nil
 }
