@@ -22,8 +22,6 @@ const maxDocument = 4 << 20
 
 // ImportOpenApi makes the operations of an API from a document. What the document
 // does not say, such as labels, stays as it is.
-//
-//nolint:revive // the schema names the method
 func (s *Service) ImportOpenApi(ctx context.Context, r *catalogv1.ImportOpenApiRequest) (*catalogv1.ApplyResponse, error) {
 	if err := kind.API.CheckName(r.GetName()); err != nil {
 		return nil, s.status(wrong("name", "%v", err))

@@ -229,6 +229,7 @@ func TestRealOnePublishes(t *testing.T) {
 			account(t, s, fmt.Sprint("a", i), "A")
 		}
 		await(t, client, 20)
+		settled(t, db) // what is not marked yet would come again
 		stopFirst()
 		for i := range 20 {
 			account(t, s, fmt.Sprint("b", i), "B")
@@ -323,6 +324,7 @@ func TestRealTopicLost(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := await(t, client, 4)
+		settled(t, db)
 		stop()
 
 		other, producer2 := openKafka(t)
@@ -338,6 +340,7 @@ func TestRealTopicLost(t *testing.T) {
 			t.Errorf("again: %d, %v", n, err)
 		}
 		await(t, other, 4)
+		settled(t, db)
 		stop()
 		stop = start(t, publisher2)
 		account(t, s, "acme", "Acme Inc")
