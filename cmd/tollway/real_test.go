@@ -52,11 +52,22 @@ type realPlant struct {
 	stop func()
 }
 
-// startPlant starts everything. Each of the three sources of Envoy's log has
-// its own name, so that reports can tell them apart.
-func startPlant(t *testing.T) *realPlant {
+// onPlants runs a test on a real broker, with the embedded engine and with a
+// cluster of two shards.
+func onPlants(t *testing.T, test func(t *testing.T, p *realPlant)) {
+	t.Run("one engine", func(t *testing.T) { test(t, startPlant(t, testenv.Kafka(t, 1).Addrs(), nil)) })
+	t.Run("two shards", func(t *testing.T) {
+		brokers := testenv.Kafka(t, 1).Addrs() // or the test is skipped
+		cluster := testenv.ClusterConfig(t)
+		test(t, startPlant(t, brokers, &cluster))
+	})
+}
+
+// startPlant starts everything, with an engine of its own unless it is given a
+// cluster. Each of the three sources of Envoy's log has its own name, so that
+// reports can tell them apart.
+func startPlant(t *testing.T, brokers []string, cluster *clickhouse.Config) *realPlant {
 	t.Helper()
-	broker := testenv.Kafka(t, 1)
 	p := &realPlant{t: t, data: t.TempDir(), logs: t.TempDir(), notes: t.TempDir()}
 	ports := quietPorts(t, 3)
 	file := filepath.Join(t.TempDir(), "tollway.yaml")
@@ -71,13 +82,17 @@ collector:
     envoy: {source: file}
     files:
     - {path: %s, node: edge-1, cluster: edge, region: eu, zone: eu-1a, trusted: true}
-`, ports[0], ports[1], ports[2], broker.Addrs()[0], filepath.Join(p.data, "files.json"), filepath.Join(p.logs, "*.log"))
+`, ports[0], ports[1], ports[2], brokers[0], filepath.Join(p.data, "files.json"), filepath.Join(p.logs, "*.log"))
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var err error
 	if p.cfg, err = (&processFlags{config: file, data: p.data}).load(false); err != nil {
 		t.Fatal(err)
+	}
+	if cluster != nil {
+		reader := testenv.AsReader(*cluster, testenv.Engine(t))
+		p.cfg.ClickHouse = ClickHouse{Config: *cluster, ReaderUsername: reader.Username, ReaderPassword: reader.Password}
 	}
 	stores, err := startEmbedded(t.Context(), &p.cfg, p.data, zerolog.Nop())
 	if err != nil {
@@ -86,7 +101,7 @@ collector:
 	t.Cleanup(stores.close)
 	p.start()
 	t.Cleanup(func() { p.stop() })
-	p.db = testenv.Open(t, p.cfg.ClickHouse.Config)
+	p.db = testenv.Open(t, p.cfg.ClickHouse.AllShards())
 	return p
 }
 
@@ -558,8 +573,9 @@ func nearestRank(values []int64, p int) float64 {
 
 // TestRealEnvoyToReport: what a load generator sends through a real Envoy is
 // what every table of the reports says, by every way a log can come.
-func TestRealEnvoyToReport(t *testing.T) {
-	p := startPlant(t)
+func TestRealEnvoyToReport(t *testing.T) { onPlants(t, realEnvoyToReport) }
+
+func realEnvoyToReport(t *testing.T, p *realPlant) {
 	loggers := map[string][]string{"als": {"als"}, "otlp": {"otlp"}, "file": {"file"}, "shared": {"als", "otlp", "file"}}
 	proxy := p.realEnvoy(loggers)
 	begin := time.Now()
@@ -956,8 +972,9 @@ func (p *realPlant) post(lines []byte) error {
 // may be missing, which is nothing as it sends a failed batch again. Of its gRPC
 // log, entries under way when a stream breaks are in no count: some may be
 // missing, and none may be doubled.
-func TestRealRestart(t *testing.T) {
-	p := startPlant(t)
+func TestRealRestart(t *testing.T) { onPlants(t, realRestart) }
+
+func realRestart(t *testing.T, p *realPlant) {
 	loggers := map[string][]string{"als": {"als"}, "file": {"file"}, "otlp": {"otlp"}}
 	proxy := p.realEnvoy(loggers)
 	begin := time.Now()
