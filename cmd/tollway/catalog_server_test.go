@@ -20,28 +20,18 @@ import (
 	"github.com/tollway/tollway/services/platform/auth"
 	"github.com/tollway/tollway/services/platform/ledger"
 	"github.com/tollway/tollway/services/platform/rest"
-	"github.com/tollway/tollway/sql"
+	"github.com/tollway/tollway/services/platform/testenv"
 )
 
-// newCatalog runs the catalog's service on a database of its own, and lets
-// commands ask it as an administrator. The result makes them ask as a consumer.
-func newCatalog(t *testing.T) (asConsumer func(account string)) {
+// newCatalog runs the catalog's service on a database, and lets commands ask it
+// as an administrator. The result makes them ask as a consumer.
+func newCatalog(t *testing.T, db *ledger.DB) (asConsumer func(account string)) {
 	t.Helper()
 	newAPI(t, http.StatusOK, "")
 	dir := t.TempDir()
-	cfg := ledger.DefaultConfig()
-	cfg.Path = filepath.Join(dir, "ledger.db")
-	db, err := ledger.Open(t.Context(), cfg, zerolog.Nop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	if _, err := db.Migrate(t.Context(), sql.LedgerMigrations); err != nil {
-		t.Fatal(err)
-	}
-	conf := catalog.DefaultConfig()
-	conf.HashKeyFile, conf.Registration = filepath.Join(dir, "hash.key"), catalog.Approval
-	service, err := catalog.New(conf, catalog.Deps{Ledger: db, Log: zerolog.Nop(), Registerer: prometheus.NewRegistry()})
+	cfg := catalog.DefaultConfig()
+	cfg.HashKeyFile, cfg.Registration = filepath.Join(dir, "hash.key"), catalog.Approval
+	service, err := catalog.New(cfg, catalog.Deps{Ledger: db, Log: zerolog.Nop(), Registerer: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,8 +142,10 @@ func edit(t *testing.T, file, from, to string) {
 	write(t, file, strings.Replace(string(text), from, to, 1))
 }
 
-func TestSampleCompany(t *testing.T) {
-	newCatalog(t)
+func TestRealSampleCompany(t *testing.T) { testenv.EachLedger(t, sampleCompany) }
+
+func sampleCompany(t *testing.T, db *ledger.DB) {
+	newCatalog(t, db)
 	dir := sampleFolder(t)
 	files, err := readFiles([]string{dir}, nil)
 	if err != nil {
@@ -208,7 +200,7 @@ func TestSampleCompany(t *testing.T) {
 // What get prints as YAML is the catalog: applied to an empty one it makes the
 // same, and applied again it changes nothing.
 func TestCatalogRoundTrip(t *testing.T) {
-	newCatalog(t)
+	newCatalog(t, testenv.Ledger(t))
 	ok(t, "apply", "-f", sampleFolder(t))
 	copied := filepath.Join(t.TempDir(), "copy.yaml")
 	write(t, copied, ok(t, "get", "all", "-o", "yaml"))
@@ -221,7 +213,7 @@ func TestCatalogRoundTrip(t *testing.T) {
 		t.Errorf("applied to where it came from\n%s", out)
 	}
 	before := ok(t, "get", "all", "-o", "yaml")
-	newCatalog(t)
+	newCatalog(t, testenv.Ledger(t))
 	edit(t, copied, "state: ENDED\n", "") // a new one cannot begin like that; its end is past
 	if out := ok(t, "apply", "-f", copied); strings.Contains(out, "updated") || strings.Contains(out, "unchanged") {
 		t.Errorf("applied to nothing\n%s", out)
@@ -233,7 +225,7 @@ func TestCatalogRoundTrip(t *testing.T) {
 
 // One wrong document, wherever it is, and nothing is applied.
 func TestNothingAppliedInPart(t *testing.T) {
-	newCatalog(t)
+	newCatalog(t, testenv.Ledger(t))
 	for _, c := range []struct {
 		file, from, to string
 		want           string
@@ -257,8 +249,10 @@ func TestNothingAppliedInPart(t *testing.T) {
 	}
 }
 
-func TestApplyChanges(t *testing.T) {
-	newCatalog(t)
+func TestRealApplyChanges(t *testing.T) { testenv.EachLedger(t, applyChanges) }
+
+func applyChanges(t *testing.T, db *ledger.DB) {
+	newCatalog(t, db)
 	dir := sampleFolder(t)
 	ok(t, "apply", "-f", dir)
 	edit(t, filepath.Join(dir, "accounts.yaml"), "display_name: Contoso\n", "display_name: Contoso Ltd\n")
@@ -300,8 +294,10 @@ func TestApplyChanges(t *testing.T) {
 	refusedWith(t, 1, "products.yaml:", "apply", "-f", dir)
 }
 
-func TestApplyPrunes(t *testing.T) {
-	newCatalog(t)
+func TestRealApplyPrunes(t *testing.T) { testenv.EachLedger(t, applyPrunes) }
+
+func applyPrunes(t *testing.T, db *ledger.DB) {
+	newCatalog(t, db)
 	dir := sampleFolder(t)
 	ok(t, "apply", "-f", dir)
 	write(t, filepath.Join(dir, "other.yaml"), "kind: Meter\nname: meters/by-hand\nunit: call\naggregation: COUNT\n")
@@ -331,7 +327,7 @@ state: REQUESTED
 }
 
 func TestDeleteInUse(t *testing.T) {
-	newCatalog(t)
+	newCatalog(t, testenv.Ledger(t))
 	dir := sampleFolder(t)
 	ok(t, "apply", "-f", dir)
 	refusedWith(t, 1, "accounts/contoso", "delete", "account", "contoso")
@@ -343,7 +339,7 @@ func TestDeleteInUse(t *testing.T) {
 }
 
 func TestDescribe(t *testing.T) {
-	newCatalog(t)
+	newCatalog(t, testenv.Ledger(t))
 	ok(t, "apply", "-f", sampleFolder(t))
 	for args, want := range map[string][]string{
 		"account northwind":               {"display_name: Northwind Traders", "Apps\n", "accounts/northwind/apps/warehouse", "spiffe://northwind.example/warehouse", "Subscriptions\n", "Versions that refer to it\n  name", "products/commerce/plans/business/versions/3"},
@@ -363,8 +359,10 @@ func TestDescribe(t *testing.T) {
 }
 
 // What a consumer does by itself, and what it cannot.
-func TestSelfService(t *testing.T) {
-	asConsumer := newCatalog(t)
+func TestRealSelfService(t *testing.T) { testenv.EachLedger(t, selfService) }
+
+func selfService(t *testing.T, db *ledger.DB) {
+	asConsumer := newCatalog(t, db)
 	ok(t, "apply", "-f", sampleFolder(t))
 	admin := os.Getenv("TOLLWAY_TOKEN")
 
@@ -435,7 +433,7 @@ func TestSelfService(t *testing.T) {
 }
 
 func TestRegister(t *testing.T) {
-	newCatalog(t)
+	newCatalog(t, testenv.Ledger(t))
 	t.Setenv("TOLLWAY_TOKEN", "")
 	out := ok(t, "register", "--id", "stark", "--display-name", "Stark", "--email", "api@stark.example")
 	if !strings.HasPrefix(out, "accounts/stark registered, pending\n\nKeep these now: they are not shown again.\n  tokens/") {
