@@ -362,7 +362,7 @@ func (r *reader) text(n *yaml.Node, path string) (string, bool) {
 // number reads a whole number; JSON writes large ones as texts.
 func (r *reader) number(n *yaml.Node, path string) (protoreflect.Value, bool) {
 	var v int64
-	var err error = strconv.ErrSyntax
+	err := strconv.ErrSyntax
 	if n.Kind == yaml.ScalarNode {
 		switch n.ShortTag() {
 		case "!!int":
