@@ -255,8 +255,18 @@ func (i item) locate(err error) error {
 	if !ok {
 		return err
 	}
-	list := []*errdetails.BadRequest_FieldViolation{{Field: fmt.Sprintf("resources[%d]", i.index), Description: st.Message()}}
-	return badRequest(st.Code(), list[0].GetField()+": "+st.Message(), list)
+	located := kind.Violations{Prefix: i.at()}
+	for _, d := range st.Details() {
+		if bad, ok := d.(*errdetails.BadRequest); ok {
+			for _, v := range bad.GetFieldViolations() {
+				located.Add(v.GetField(), "%s", v.GetDescription())
+			}
+		}
+	}
+	if len(located.List) == 0 {
+		located.Add("", "%s", st.Message())
+	}
+	return badRequest(st.Code(), located.Error(), located.List)
 }
 
 // answer lists the changes of the request's resources in its order, and then

@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -97,6 +98,9 @@ func beginCredential(ctx context.Context, u *unit, m kind.Resource) (secret, err
 		return secret{}, err
 	}
 	c.GetApiKey().Prefix = prefix
+	if len(u.s.hashKey) == 0 {
+		return secret{}, errors.New("make an API key: the hash key was not read: Prepare comes before the first request")
+	}
 	hash := u.s.hashKey.Hash(key)
 	return secret{store.Secret{Key: "api_key:" + hex.EncodeToString(hash), Hash: hash}, key}, nil
 }

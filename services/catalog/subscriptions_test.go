@@ -3,6 +3,7 @@ package catalog_test
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -49,6 +50,28 @@ func TestRealOverlap(t *testing.T) {
 			if c.overlaps != "" {
 				refused(t, err, codes.FailedPrecondition, "overlaps accounts/acme/subscriptions/"+c.overlaps+", which is for")
 			}
+		}
+		// Of several at the same time one gets it.
+		errs := make([]error, 6)
+		var group sync.WaitGroup
+		for i := range errs {
+			group.Go(func() {
+				_, errs[i] = e.CreateSubscription(manager, &catalogv1.CreateSubscriptionRequest{
+					Parent: "accounts/globex", SubscriptionId: fmt.Sprint("s", i), Subscription: &catalogv1.Subscription{Plan: basic},
+				})
+			})
+		}
+		group.Wait()
+		won := 0
+		for _, err := range errs {
+			if err == nil {
+				won++
+			} else {
+				refused(t, err, codes.FailedPrecondition, "overlaps accounts/globex/subscriptions/s")
+			}
+		}
+		if won != 1 {
+			t.Errorf("%d subscriptions at the same time", won)
 		}
 		// An end frees the time after it; a rejection all of it.
 		must[*catalogv1.Subscription](t)(e.EndSubscription(manager, &catalogv1.EndSubscriptionRequest{Name: "accounts/acme/subscriptions/f", EndTime: at(began.AddDate(0, 3, 0))}))
