@@ -43,7 +43,8 @@ type Server struct {
 	deps    Deps
 	mapper  *envoy.Mapper
 	metrics *metrics
-	logger  zerolog.Logger // sampled: an Envoy that sends nonsense sends much
+	receipt *publish.Delivery // of all streams: no Envoy can be told
+	logger  zerolog.Logger    // sampled: an Envoy that sends nonsense sends much
 
 	// Streams publish under a context of the server, not of the stream: what
 	// was received is kept when its stream breaks.
@@ -77,6 +78,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		logger:  deps.Logger.Sample(&zerolog.BurstSampler{Burst: 3, Period: 10 * time.Second}),
 		stop:    make(chan struct{}),
 	}
+	s.receipt = publish.NewTally(s.metrics.calls.Out, s.metrics.calls.Rejected("unacknowledged"))
 	s.publish, s.abort = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -234,7 +236,7 @@ func (st *stream) read(g grpc.ServerStream) error {
 
 // tally counts what a message held, so that metrics are touched once per
 // message.
-type tally struct{ in, out int }
+type tally struct{ in int }
 
 // message publishes the entries of one message. Only a publisher that has
 // stopped is an error: what cannot be read is counted and left out.
@@ -246,7 +248,6 @@ func (st *stream) message(b []byte) error {
 	var t tally
 	defer func() {
 		m.calls.In.Add(float64(t.in))
-		m.calls.Out.Add(float64(t.out))
 		if t.in > 0 && st.last != nil {
 			st.last.Set(float64(now.UnixMilli()) / 1e3)
 		}
@@ -296,7 +297,7 @@ func (st *stream) entries(b []byte, decode decode, now time.Time, t *tally) erro
 			st.server.metrics.skipped.WithLabelValues(st.decoder.Type()).Inc()
 		default:
 			t.in++
-			if err := st.server.deps.Publisher.AppendWait(st.server.publish, nil, &st.call); err != nil {
+			if err := st.server.deps.Publisher.AppendWait(st.server.publish, st.server.receipt, &st.call); err != nil {
 				// The rest of the message is lost with it: the protocol has no
 				// way to hand it back.
 				lost := 1 + count(b)
@@ -305,7 +306,6 @@ func (st *stream) entries(b []byte, decode decode, now time.Time, t *tally) erro
 				st.server.logger.Error().Err(err).Int("entries", lost).Str("node", st.node.ID).Msg("access log entries lost")
 				return status.Error(codes.Unavailable, fmt.Sprintf("publish: %v", err))
 			}
-			t.out++
 		}
 	}
 	return nil

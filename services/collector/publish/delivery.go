@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Delivery is the receipt of a source: it knows which of the batches that hold
@@ -16,6 +18,8 @@ type Delivery struct {
 	err     error         // first batch that could not be produced
 	done    chan struct{} // closed when pending reaches 0; nil without waiters
 	batches []membership  // by partition: the last batch that was joined
+
+	acknowledged, failed prometheus.Counter // of calls; nil when the source counts by itself
 }
 
 type membership struct {
@@ -25,6 +29,13 @@ type membership struct {
 
 // NewDelivery makes a receipt for nothing yet.
 func NewDelivery() *Delivery { return &Delivery{} }
+
+// NewTally makes the receipt of sources that cannot be told: nobody waits for
+// it, and it counts the calls that the log has acknowledged and those that
+// could not be produced.
+func NewTally(acknowledged, failed prometheus.Counter) *Delivery {
+	return &Delivery{acknowledged: acknowledged, failed: failed}
+}
 
 // join notes that batch of p holds a call of d. It reports whether this is the
 // first such call, and whether somebody waits for d already.
@@ -43,8 +54,16 @@ func (d *Delivery) join(p *partition, batch uint64) (first, urgent bool) {
 	return true, d.waiters > 0
 }
 
-// resolve is called once for every batch that d joined.
-func (d *Delivery) resolve(err error) {
+// resolve is called once for every batch that d joined, with how many of its
+// calls are d's.
+func (d *Delivery) resolve(calls int, err error) {
+	switch {
+	case d.acknowledged == nil:
+	case err == nil:
+		d.acknowledged.Add(float64(calls))
+	default:
+		d.failed.Add(float64(calls))
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err != nil && d.err == nil {

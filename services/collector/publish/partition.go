@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,15 +15,21 @@ import (
 
 // batch is calls for one partition, open or on their way.
 type batch struct {
-	number     uint64
-	rows       *call.Batch
-	deliveries []*Delivery // each once
-	last       *Delivery   // of the last call: runs of one source are common
-	opened     time.Time
-	due        time.Time
-	held       int64  // bytes this batch counts for in Publisher.held
-	encoded    []byte // set once it is sealed and encoded
-	count      int    // rows, still known when rows is given back
+	number  uint64
+	rows    *call.Batch
+	shares  []share // of each delivery one
+	last    int     // share of the last call: runs of one source are common
+	opened  time.Time
+	due     time.Time
+	held    int64  // bytes this batch counts for in Publisher.held
+	encoded []byte // set once it is sealed and encoded
+	count   int    // rows, still known when rows is given back
+}
+
+// share is how many calls of a batch belong to a delivery.
+type share struct {
+	delivery *Delivery
+	calls    int
 }
 
 // partition is the lane of one partition: one open batch, the sealed ones
@@ -57,8 +64,11 @@ func (p *partition) append(d *Delivery, c *call.Call) error {
 	b.held += grown
 	p.pub.held.Add(grown)
 	p.in++
-	if d != nil && d != b.last {
-		p.join(b, d)
+	if d != nil {
+		if len(b.shares) == 0 || b.shares[b.last].delivery != d {
+			p.join(b, d)
+		}
+		b.shares[b.last].calls++
 	}
 	if b.rows.Rows() >= p.pub.cfg.FlushRows || b.rows.Size() >= p.pub.cfg.FlushBytes {
 		p.seal()
@@ -78,11 +88,14 @@ func (p *partition) begin() *batch {
 	return b
 }
 
+// join makes the share of d the last one.
 func (p *partition) join(b *batch, d *Delivery) {
-	b.last = d
 	first, urgent := d.join(p, b.number)
 	if first {
-		b.deliveries = append(b.deliveries, d)
+		b.shares = append(b.shares, share{delivery: d})
+		b.last = len(b.shares) - 1
+	} else {
+		b.last = slices.IndexFunc(b.shares, func(s share) bool { return s.delivery == d })
 	}
 	if urgent {
 		p.bring(b)
@@ -295,8 +308,8 @@ func (p *partition) finish(b *batch, err error, reuse bool) {
 	} else {
 		m.failed.Add(float64(b.count))
 	}
-	for _, d := range b.deliveries {
-		d.resolve(err)
+	for _, s := range b.shares {
+		s.delivery.resolve(s.calls, err)
 	}
 	p.pub.recount(b, 0)
 	if !reuse {

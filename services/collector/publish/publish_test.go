@@ -152,6 +152,45 @@ func TestCallsWithoutAReceipt(t *testing.T) {
 	require.Len(t, log.ids(t, 1), 4)
 }
 
+// Sources that nobody can tell anything share a receipt that counts, whatever
+// lies between their calls.
+func TestATallyCountsWhatTheLogHasAcknowledged(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	log := &memoryLog{fate: func(ctx context.Context, _ int) (bool, error) {
+		select {
+		case <-release:
+			return true, nil
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}}
+	cfg := DefaultConfig()
+	cfg.FlushRows, cfg.StopTimeout = 10, 20*time.Millisecond
+	p := start(t, cfg, 2, log)
+	out, failed := prometheus.NewCounter(prometheus.CounterOpts{Name: "out"}), prometheus.NewCounter(prometheus.CounterOpts{Name: "failed"})
+	d, other := NewTally(out, failed), NewDelivery()
+	for i := range 100 {
+		require.NoError(t, p.Append(d, numbered(2*i)))
+		require.NoError(t, p.Append(other, numbered(2*i+1)))
+	}
+	require.Zero(t, testutil.ToFloat64(out))
+	close(release)
+	require.NoError(t, other.Wait(t.Context()))
+	require.NoError(t, d.Wait(t.Context()))
+	require.EqualValues(t, 100, testutil.ToFloat64(out))
+	require.Zero(t, testutil.ToFloat64(failed))
+	require.NoError(t, p.stop())
+
+	p = start(t, cfg, 2, &memoryLog{fate: func(context.Context, int) (bool, error) { return false, errors.New("down") }})
+	for i := range 7 {
+		require.NoError(t, p.Append(d, numbered(i)))
+	}
+	require.Error(t, p.stop())
+	require.EqualValues(t, 100, testutil.ToFloat64(out))
+	require.EqualValues(t, 7, testutil.ToFloat64(failed))
+}
+
 func TestWaitForNothing(t *testing.T) {
 	require.NoError(t, NewDelivery().Wait(t.Context()))
 }

@@ -176,8 +176,8 @@ func (p *Publisher) give(b *batch) {
 	if b.rows != nil {
 		p.giveRows(b.rows)
 	}
-	clear(b.deliveries)
-	*b = batch{encoded: b.encoded[:0], deliveries: b.deliveries[:0]}
+	clear(b.shares)
+	*b = batch{encoded: b.encoded[:0], shares: b.shares[:0]}
 	p.freeMu.Lock()
 	defer p.freeMu.Unlock()
 	if len(p.free) < 2*len(p.partitions) {
