@@ -332,7 +332,7 @@ type UpdateAccountRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new values, the name, and the etag that was read.
 	Account *Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
-	// The fields to change; empty for all that are set.
+	// The fields to change; empty for all that are set, "*" for all there are.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Make one if there is none of that name.
 	AllowMissing bool `protobuf:"varint,3,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
@@ -728,7 +728,7 @@ type UpdateAppRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new values, the name, and the etag that was read.
 	App *App `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
-	// The fields to change; empty for all that are set.
+	// The fields to change; empty for all that are set, "*" for all there are.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Make one if there is none of that name.
 	AllowMissing bool `protobuf:"varint,3,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
@@ -1124,7 +1124,7 @@ type UpdateCredentialRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new values, the name, and the etag that was read.
 	Credential *Credential `protobuf:"bytes,1,opt,name=credential,proto3" json:"credential,omitempty"`
-	// The fields to change; empty for all that are set.
+	// The fields to change; empty for all that are set, "*" for all there are.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Make one if there is none of that name.
 	AllowMissing bool `protobuf:"varint,3,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
@@ -1520,7 +1520,7 @@ type UpdateSubscriptionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new values, the name, and the etag that was read.
 	Subscription *Subscription `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
-	// The fields to change; empty for all that are set.
+	// The fields to change; empty for all that are set, "*" for all there are.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Make one if there is none of that name.
 	AllowMissing bool `protobuf:"varint,3,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
@@ -1897,7 +1897,7 @@ type UpdateApiRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new values, the name, and the etag that was read.
 	Api *Api `protobuf:"bytes,1,opt,name=api,proto3" json:"api,omitempty"`
-	// The fields to change; empty for all that are set.
+	// The fields to change; empty for all that are set, "*" for all there are.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Make one if there is none of that name.
 	AllowMissing bool `protobuf:"varint,3,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
@@ -2293,7 +2293,7 @@ type UpdateOperationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new values, the name, and the etag that was read.
 	Operation *Operation `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
-	// The fields to change; empty for all that are set.
+	// The fields to change; empty for all that are set, "*" for all there are.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Make one if there is none of that name.
 	AllowMissing bool `protobuf:"varint,3,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
@@ -2670,7 +2670,7 @@ type UpdateProductRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new values, the name, and the etag that was read.
 	Product *Product `protobuf:"bytes,1,opt,name=product,proto3" json:"product,omitempty"`
-	// The fields to change; empty for all that are set.
+	// The fields to change; empty for all that are set, "*" for all there are.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Make one if there is none of that name.
 	AllowMissing bool `protobuf:"varint,3,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
@@ -3066,7 +3066,7 @@ type UpdatePlanRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new values, the name, and the etag that was read.
 	Plan *Plan `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"`
-	// The fields to change; empty for all that are set.
+	// The fields to change; empty for all that are set, "*" for all there are.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Make one if there is none of that name.
 	AllowMissing bool `protobuf:"varint,3,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
@@ -3388,8 +3388,7 @@ type CreatePlanVersionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The resource that it will belong to.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
-	// The last part of its name: lower-case letters, digits and hyphens,
-	// beginning with a letter, at most 63. Empty: one is chosen.
+	// The number of the version. Empty: one more than the last one's.
 	PlanVersionId string `protobuf:"bytes,2,opt,name=plan_version_id,json=planVersionId,proto3" json:"plan_version_id,omitempty"`
 	// The new one. Its name may be empty.
 	PlanVersion *PlanVersion `protobuf:"bytes,3,opt,name=plan_version,json=planVersion,proto3" json:"plan_version,omitempty"`
@@ -3462,7 +3461,7 @@ type UpdatePlanVersionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new values, the name, and the etag that was read.
 	PlanVersion *PlanVersion `protobuf:"bytes,1,opt,name=plan_version,json=planVersion,proto3" json:"plan_version,omitempty"`
-	// The fields to change; empty for all that are set.
+	// The fields to change; empty for all that are set, "*" for all there are.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Make one if there is none of that name.
 	AllowMissing bool `protobuf:"varint,3,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
@@ -3839,7 +3838,7 @@ type UpdateEnvironmentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new values, the name, and the etag that was read.
 	Environment *Environment `protobuf:"bytes,1,opt,name=environment,proto3" json:"environment,omitempty"`
-	// The fields to change; empty for all that are set.
+	// The fields to change; empty for all that are set, "*" for all there are.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Make one if there is none of that name.
 	AllowMissing bool `protobuf:"varint,3,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
@@ -4216,7 +4215,7 @@ type UpdateLegalEntityRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new values, the name, and the etag that was read.
 	LegalEntity *LegalEntity `protobuf:"bytes,1,opt,name=legal_entity,json=legalEntity,proto3" json:"legal_entity,omitempty"`
-	// The fields to change; empty for all that are set.
+	// The fields to change; empty for all that are set, "*" for all there are.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Make one if there is none of that name.
 	AllowMissing bool `protobuf:"varint,3,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
@@ -4593,7 +4592,7 @@ type UpdateMeterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new values, the name, and the etag that was read.
 	Meter *Meter `protobuf:"bytes,1,opt,name=meter,proto3" json:"meter,omitempty"`
-	// The fields to change; empty for all that are set.
+	// The fields to change; empty for all that are set, "*" for all there are.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Make one if there is none of that name.
 	AllowMissing bool `protobuf:"varint,3,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
@@ -4970,7 +4969,7 @@ type UpdateTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new values, the name, and the etag that was read.
 	Token *Token `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	// The fields to change; empty for all that are set.
+	// The fields to change; empty for all that are set, "*" for all there are.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Make one if there is none of that name.
 	AllowMissing bool `protobuf:"varint,3,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
@@ -5912,7 +5911,10 @@ func (x *WhoAmIResponse) GetScopes() []string {
 // ApplyRequest is the catalog, or a part of it, as it should be.
 type ApplyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// In any order: what refers to another may come before it.
+	// In any order: what refers to another may come before it. A resource that
+	// is there becomes as it says, and a field that is not set is cleared. Only
+	// what commands and time change too stays where it is not set: states, the
+	// start and end of subscriptions, and when credentials expire.
 	Resources []*Resource `protobuf:"bytes,1,rep,name=resources,proto3" json:"resources,omitempty"`
 	// Say what would change, and change nothing.
 	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`

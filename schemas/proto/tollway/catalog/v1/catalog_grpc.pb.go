@@ -155,8 +155,7 @@ type CatalogClient interface {
 	CreateSubscription(ctx context.Context, in *CreateSubscriptionRequest, opts ...grpc.CallOption) (*Subscription, error)
 	// UpdateSubscription changes a subscription.
 	UpdateSubscription(ctx context.Context, in *UpdateSubscriptionRequest, opts ...grpc.CallOption) (*Subscription, error)
-	// DeleteSubscription deletes a subscription. One that is in use is not deleted; the error
-	// says by what.
+	// DeleteSubscription deletes a subscription that has not begun or is over.
 	DeleteSubscription(ctx context.Context, in *DeleteSubscriptionRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
 	// GetApi returns an API.
 	GetApi(ctx context.Context, in *GetApiRequest, opts ...grpc.CallOption) (*Api, error)
@@ -1146,8 +1145,7 @@ type CatalogServer interface {
 	CreateSubscription(context.Context, *CreateSubscriptionRequest) (*Subscription, error)
 	// UpdateSubscription changes a subscription.
 	UpdateSubscription(context.Context, *UpdateSubscriptionRequest) (*Subscription, error)
-	// DeleteSubscription deletes a subscription. One that is in use is not deleted; the error
-	// says by what.
+	// DeleteSubscription deletes a subscription that has not begun or is over.
 	DeleteSubscription(context.Context, *DeleteSubscriptionRequest) (*emptypb.Empty, error)
 	// GetApi returns an API.
 	GetApi(context.Context, *GetApiRequest) (*Api, error)

@@ -892,7 +892,9 @@ func (x *App) GetDisabled() bool {
 
 // Credential is what an app identifies itself with. Exactly one of the four
 // kinds is set, and it cannot change afterwards: make a new credential and
-// revoke the old one. Several may be active at once, for rotation.
+// revoke the old one. Several may be active at once, for rotation. A consumer
+// makes API keys only: whoever claims another identity gets its calls, so an
+// operator has to look at the claim.
 type Credential struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// accounts/{account}/apps/{app}/credentials/{credential}
@@ -2267,8 +2269,8 @@ type Subscription struct {
 	// The app: accounts/{account}/apps/{app}. Empty: every app of the account.
 	// Cannot change.
 	App string `protobuf:"bytes,10,opt,name=app,proto3" json:"app,omitempty"`
-	// The plan: products/{product}/plans/{plan}. Cannot change to another
-	// product.
+	// The plan: products/{product}/plans/{plan}. To change it is to move the
+	// subscription now; it cannot change to a plan of another product.
 	Plan string `protobuf:"bytes,11,opt,name=plan,proto3" json:"plan,omitempty"`
 	// When it starts. Unset in a new subscription: now. Cannot change once it is
 	// past.
