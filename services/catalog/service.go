@@ -87,9 +87,6 @@ func (s *Service) Prepare(ctx context.Context) error {
 	return nil
 }
 
-// Hash is what is kept of an API key.
-func (s *Service) Hash(apiKey string) []byte { return s.hashKey.Hash(apiKey) }
-
 const (
 	flushEvery = time.Minute
 	flushBatch = 500

@@ -147,9 +147,3 @@ var invoicePrefix = regexp.MustCompile(`^[A-Z0-9-]{0,12}$`)
 
 // AccountOwn are the fields of an account that its own people may change.
 var AccountOwn = []string{"display_name", "email", "billing_address"}
-
-// NewKey makes a credential an API key that has no key yet, as a request does.
-func NewKey(c *catalogv1.Credential) bool {
-	_, ok := c.GetKind().(*catalogv1.Credential_ApiKey)
-	return ok
-}

@@ -286,9 +286,6 @@ func (k *Kind) UniqueKeys(m proto.Message) []UniqueKey {
 	return k.uniqueKeys(m)
 }
 
-// Immutable tells whether a field, by its path, never changes.
-func (k *Kind) Immutable() []string { return k.immutable }
-
 // Kept lists the fields that an applied resource leaves as they are when it
 // does not set them.
 func (k *Kind) Kept() []string { return k.kept }

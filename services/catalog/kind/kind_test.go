@@ -290,6 +290,20 @@ func TestTooMany(t *testing.T) {
 	}
 }
 
+// A resource that is within each limit, and too large all the same: the log would
+// not take it.
+func TestTooLarge(t *testing.T) {
+	m := &catalogv1.Product{DisplayName: "X"}
+	for i := range maxMembers {
+		m.Operations = append(m.Operations, fmt.Sprintf("apis/%s%d/operations/o", strings.Repeat("a", 600), i))
+	}
+	var v Violations
+	Product.Validate(m, &v)
+	if len(v.List) != 1 || !strings.Contains(v.Error(), "at most 524288") {
+		t.Errorf("too large: %v", &v)
+	}
+}
+
 // TestIBAN holds the check digits against the registry's own examples, and every
 // change of one digit against them.
 func TestIBAN(t *testing.T) {

@@ -9,6 +9,9 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
+// maxSize bounds a resource, in bytes: it must fit into a message of the log.
+const maxSize = 512 << 10
+
 // maxViolations bounds an answer to a request in which everything is wrong.
 const maxViolations = 100
 
@@ -31,7 +34,9 @@ func (v *Violations) Add(field, format string, args ...any) {
 func (v *Violations) Error() string {
 	texts := make([]string, len(v.List))
 	for i, one := range v.List {
-		texts[i] = one.GetField() + ": " + one.GetDescription()
+		if texts[i] = one.GetDescription(); one.GetField() != "" {
+			texts[i] = one.GetField() + ": " + texts[i]
+		}
 	}
 	return strings.Join(texts, "; ")
 }
@@ -46,6 +51,9 @@ func (v *Violations) Err() error {
 
 // Validate adds what is wrong with a message by itself.
 func (k *Kind) Validate(m Resource, v *Violations) {
+	if size := proto.Size(m); size > maxSize {
+		v.Add("", "has %d bytes, at most %d are allowed", size, maxSize)
+	}
 	known(m.ProtoReflect(), "", v)
 	labels(m.GetLabels(), v)
 	if k.validate != nil {
