@@ -18,6 +18,27 @@ type Dict struct {
 	max      int
 	last     string // the last value appended, as it came: repeats are common
 	lastCode uint32
+	recent   [recentSlots]uint32 // codes by slot, possibly of values that are gone
+}
+
+// recentSlots is how many values are found again without lookup, which takes
+// most of the time of an Append.
+const recentSlots = 64
+
+// place is a cheap hash of a few bytes: what differs between the values of a
+// column is mostly at their ends.
+func place(s string) uint64 {
+	n := len(s)
+	if n < 8 {
+		if n == 0 {
+			return 0
+		}
+		return (uint64(s[0])*0x9E37 + uint64(s[n/2])*0x79B9 + uint64(s[n-1])*0x7F4A + uint64(n)) % recentSlots
+	}
+	tail := s[n-8:]
+	x := uint64(tail[0]) | uint64(tail[1])<<8 | uint64(tail[2])<<16 | uint64(tail[3])<<24 |
+		uint64(tail[4])<<32 | uint64(tail[5])<<40 | uint64(tail[6])<<48 | uint64(tail[7])<<56
+	return ((x ^ uint64(n) ^ uint64(s[n/2])<<32) * 0x9E3779B97F4A7C15) >> (64 - 6)
 }
 
 // Append adds one row.
@@ -30,9 +51,14 @@ func (d *Dict) Code(s string) uint32 {
 	if len(d.Values) > 0 && s == d.last {
 		return d.lastCode
 	}
-	code, ok := d.lookup[s]
-	if !ok {
-		code = d.add(s)
+	at := place(s)
+	code := d.recent[at]
+	if int(code) >= len(d.Values) || d.Values[code] != s {
+		var ok bool
+		if code, ok = d.lookup[s]; !ok {
+			code = d.add(s)
+		}
+		d.recent[at] = code
 	}
 	// The key kept by the dictionary is stable memory; s may alias a buffer.
 	d.last, d.lastCode = d.Values[code], code

@@ -2,8 +2,10 @@ package call
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"math/big"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -298,6 +300,28 @@ func BenchmarkAppend(b *testing.B) {
 			batch.Reset()
 		}
 		batch.Append(&c)
+	}
+}
+
+// Calls as they come, of many accounts and operations.
+func BenchmarkAppendMixed(b *testing.B) {
+	batch := NewBatch()
+	calls := make([]Call, 1024)
+	for i := range calls {
+		r := rand.New(rand.NewPCG(uint64(i), 1))
+		c := typical(i)
+		c.Strings[Account], c.Strings[Product] = fmt.Sprintf("account-%03d", r.IntN(200)), fmt.Sprintf("product-%d", r.IntN(4))
+		c.Strings[API], c.Strings[Host] = fmt.Sprintf("api%d", r.IntN(3)), fmt.Sprintf("api%d.example.com", r.IntN(3))
+		c.Strings[Operation], c.Strings[UpstreamHost] = fmt.Sprintf("/v1/things%d/{id}", r.IntN(5)), fmt.Sprintf("10.2.0.%d:8080", r.IntN(8))
+		c.Strings[Method], c.Strings[Version] = []string{"GET", "GET", "POST"}[r.IntN(3)], []string{"v1", "v2"}[r.IntN(2)]
+		calls[i] = c
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if batch.Rows() == 1000 {
+			batch.Reset()
+		}
+		batch.Append(&calls[i%len(calls)])
 	}
 }
 
