@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -213,6 +214,43 @@ func TestRealPublish(t *testing.T) {
 		}
 		if n, err := testutil.GatherAndCount(registry, "tollway_outbox_published_versions_total"); n != 1 || err != nil {
 			t.Errorf("metric: %d %v", n, err)
+		}
+	})
+}
+
+// Of transactions at the same time the one with the lower sequence may be the
+// last to commit: it is published all the same, and versions of one resource stay
+// in order.
+func TestRealManyWriters(t *testing.T) {
+	testenv.EachLedger(t, func(t *testing.T, db *ledger.DB) {
+		client, producer := openKafka(t)
+		publisher, _ := newPublisher(t, db, producer, client)
+		s := newCatalog(t, db, publisher.Wake)
+		stop := start(t, publisher)
+		const writers, changes = 6, 15
+		var group sync.WaitGroup
+		for w := range writers {
+			group.Go(func() {
+				for i := range changes {
+					_, err := s.UpdateAccount(admin, &catalogv1.UpdateAccountRequest{
+						Account: &catalogv1.Account{Name: fmt.Sprint("accounts/w", w), DisplayName: fmt.Sprint(i)}, AllowMissing: true,
+					})
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		group.Wait()
+		all := await(t, client, writers*changes)
+		stop()
+		next, last := map[string]int{}, map[string]int64{}
+		for _, m := range all {
+			if got := m.record.GetResource().GetAccount().GetDisplayName(); got != fmt.Sprint(next[m.name]) || m.sequence <= last[m.name] {
+				t.Errorf("%s: version %q with sequence %d after %d", m.name, got, m.sequence, last[m.name])
+			}
+			next[m.name]++
+			last[m.name] = m.sequence
 		}
 	})
 }
