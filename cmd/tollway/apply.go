@@ -48,7 +48,7 @@ func newApplyCommand(client *catalogClient) *cobra.Command {
 	f := &applyFlags{client: client}
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE",
-		Short: "make the catalog as files say",
+		Short: "Make the catalog as files say",
 		Long: `Makes the catalog as the files say: accounts, APIs, products, plans and the rest.
 Each document of a file is a resource, or a list of resources, with kind, name
 and its fields; ` + "`tollway get … -o yaml`" + ` writes such files. A folder stands for the
@@ -92,7 +92,7 @@ func newDiffCommand(client *catalogClient) *cobra.Command {
 	f := &applyFlags{client: client, dryRun: true}
 	cmd := &cobra.Command{
 		Use:   "diff -f FILE",
-		Short: "show what apply would change, line by line",
+		Short: "Show what apply would change, line by line",
 		Long: `Shows what ` + "`tollway apply`" + ` would change, as a unified diff of each resource.
 Exits with 0 when nothing would change, with 1 when something would, and with 2
 when that cannot be told.`,

@@ -29,11 +29,11 @@ func newCatalogCommands() []*cobra.Command {
 		newRegisterCommand(client), newWhoAmICommand(client), newAuditCommand(client),
 	}
 	for _, g := range []struct{ name, short string }{
-		{"app", "make apps, the programs that call APIs"},
-		{"credential", "make, rotate and revoke what apps identify themselves with"},
-		{"subscription", "ask for products, and decide about it"},
-		{"plan", "publish and archive versions of plans"},
-		{"token", "make, list and revoke tokens for this server"},
+		{"app", "Make apps, the programs that call APIs"},
+		{"credential", "Make, rotate and revoke what apps identify themselves with"},
+		{"subscription", "Ask for products, and decide about it"},
+		{"plan", "Publish and archive versions of plans"},
+		{"token", "Make, list and revoke tokens for this server"},
 	} {
 		group := &cobra.Command{Use: g.name, Short: g.short}
 		for _, c := range creations {
@@ -158,27 +158,27 @@ type action struct {
 }
 
 var actions = []action{
-	{"credential", "rotate", manifest.Credential, "make the next API key, and let the old one expire", "acme/web/main --overlap 7d", "created", "rotate",
+	{"credential", "Rotate", manifest.Credential, "make the next API key, and let the old one expire", "acme/web/main --overlap 7d", "created", "rotate",
 		&catalogv1.RotateCredentialRequest{}, "", "", []fieldFlag{
 			{"id", "credential_id", "the last part of the new one's name (default: one is chosen)"},
 			{"overlap", "overlap", "how long the old key is still accepted (default 1d)"}}},
-	{"credential", "revoke", manifest.Credential, "end a credential now, for ever", "acme/web/main", "revoked", "revoke",
+	{"credential", "Revoke", manifest.Credential, "end a credential now, for ever", "acme/web/main", "revoked", "revoke",
 		&catalogv1.RevokeCredentialRequest{}, "", "", nil},
-	{"subscription", "approve", manifest.Subscription, "let a requested subscription start", "acme/payments", "approved", "approve",
+	{"subscription", "Approve", manifest.Subscription, "let a requested subscription start", "acme/payments", "approved", "approve",
 		&catalogv1.ApproveSubscriptionRequest{}, "", "", []fieldFlag{reasonFlag}},
-	{"subscription", "reject", manifest.Subscription, "say no to a requested subscription", "acme/payments --reason 'no contract yet'", "rejected", "approve",
+	{"subscription", "Reject", manifest.Subscription, "say no to a requested subscription", "acme/payments --reason 'no contract yet'", "rejected", "approve",
 		&catalogv1.ApproveSubscriptionRequest{}, "", "reject", []fieldFlag{reasonFlag}},
-	{"subscription", "suspend", manifest.Subscription, "stop the use of a subscription", "acme/payments --reason unpaid", "suspended", "suspend",
+	{"subscription", "Suspend", manifest.Subscription, "stop the use of a subscription", "acme/payments --reason unpaid", "suspended", "suspend",
 		&catalogv1.SuspendSubscriptionRequest{}, "", "", []fieldFlag{reasonFlag}},
-	{"subscription", "resume", manifest.Subscription, "bring a suspended subscription back", "acme/payments", "resumed", "resume",
+	{"subscription", "Resume", manifest.Subscription, "bring a suspended subscription back", "acme/payments", "resumed", "resume",
 		&catalogv1.ResumeSubscriptionRequest{}, "", "", nil},
-	{"subscription", "end", manifest.Subscription, "end a subscription", "acme/payments --at 2027-01-01", "ended", "end",
+	{"subscription", "End", manifest.Subscription, "end a subscription", "acme/payments --at 2027-01-01", "ended", "end",
 		&catalogv1.EndSubscriptionRequest{}, "", "", []fieldFlag{{"at", "end_time", "when (default now)"}, reasonFlag}},
-	{"subscription", "move", manifest.Subscription, "put a subscription under another plan of its product, or another version", "acme/payments payments/enterprise --at 2027-01-01", "moved", "move",
+	{"subscription", "Move", manifest.Subscription, "put a subscription under another plan of its product, or another version", "acme/payments payments/enterprise --at 2027-01-01", "moved", "move",
 		&catalogv1.MoveSubscriptionRequest{}, "plan", "", []fieldFlag{{"at", "start_time", "from when on (default now)"}}},
-	{"plan", "publish", manifest.PlanVersion, "freeze a draft; it holds from its start time on", "payments/basic/2", "published", "publish",
+	{"plan", "Publish", manifest.PlanVersion, "freeze a draft; it holds from its start time on", "payments/basic/2", "published", "publish",
 		&catalogv1.PublishPlanVersionRequest{}, "", "", nil},
-	{"plan", "archive", manifest.PlanVersion, "keep new subscriptions from a published version", "payments/basic/1", "archived", "archive",
+	{"plan", "Archive", manifest.PlanVersion, "keep new subscriptions from a published version", "payments/basic/1", "archived", "archive",
 		&catalogv1.ArchivePlanVersionRequest{}, "", "", nil},
 }
 
@@ -271,13 +271,13 @@ var displayNameFlag = fieldFlag{"display-name", "display_name", "what people cal
 var expiresFlag = fieldFlag{"expires-in", "expire_time", "how long it is accepted, such as 24h or 90d (default: without end)"}
 
 var creations = []creation{
-	{"app", "create APP", "make an app", "", "acme/web --display-name 'Web shop'", manifest.App, cobra.ExactArgs(1), manifest.Account,
+	{"app", "Create APP", "make an app", "", "acme/web --display-name 'Web shop'", manifest.App, cobra.ExactArgs(1), manifest.Account,
 		[]fieldFlag{displayNameFlag, {"description", "description", "what it does, for whoever approves its subscriptions"}}, false,
 		func(_ *cobra.Command, _ *catalogClient, args []string, _ *catalogv1.Resource) (string, string, error) {
 			name, err := fullName(manifest.App, args[0], nil)
 			return parentOf(name), path.Base(name), err
 		}},
-	{"credential", "create APP", "make an API key for an app; it is shown once",
+	{"credential", "Create APP", "make an API key for an app; it is shown once",
 		"Makes an API key. Clients of authorization servers, subjects of tokens and client\ncertificates are made with `tollway apply`.",
 		"acme/web --expires-in 90d", manifest.Credential, cobra.ExactArgs(1), manifest.App, []fieldFlag{displayNameFlag, expiresFlag}, true,
 		func(_ *cobra.Command, _ *catalogClient, args []string, r *catalogv1.Resource) (string, string, error) {
@@ -285,12 +285,12 @@ var creations = []creation{
 			app, err := fullName(manifest.App, args[0], nil)
 			return app, "", err
 		}},
-	{"subscription", "request PLAN", "ask for a product under a plan",
+	{"subscription", "Request PLAN", "ask for a product under a plan",
 		"Asks for a product under a plan, for an app or, with --account, for every app of\nan account. Whoever has only one account need not name it.",
 		"payments/basic --app acme/web", manifest.Subscription, cobra.ExactArgs(1), manifest.Plan,
-		[]fieldFlag{{"app", "app", "for this app"}, {"start", "start_time", "when it starts (default now)"}, {"end", "end_time", "when it ends (default: it goes on)"}}, true,
+		[]fieldFlag{{"app", "App", "for this app"}, {"start", "start_time", "when it starts (default now)"}, {"end", "end_time", "when it ends (default: it goes on)"}}, true,
 		placeSubscription},
-	{"token", "create [ID]", "make an access token; it is shown once", "",
+	{"token", "Create [ID]", "make an access token; it is shown once", "",
 		"nightly --role finance --scope reports.read --expires-in 90d", manifest.Token, cobra.MaximumNArgs(1), nil,
 		[]fieldFlag{{"role", "role", "what it may do: admin, product_manager, finance, gateway or consumer"}, {"account", "account", "the account of a consumer's token"},
 			{"scope", "scopes", "what it is limited to, such as reports.read; may be repeated"}, displayNameFlag, expiresFlag}, false,
@@ -383,7 +383,7 @@ func (c creation) command(client *catalogClient) *cobra.Command {
 func newTokenListCommand(client *catalogClient) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use: "list", Short: "list access tokens", Args: usageArgs(cobra.NoArgs),
+		Use: "list", Short: "List access tokens", Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			tokens, err := client.list(cmd.Context(), manifest.Token, "", "", "")
 			if err != nil {
@@ -399,7 +399,7 @@ func newTokenListCommand(client *catalogClient) *cobra.Command {
 func newTokenRevokeCommand(client *catalogClient) *cobra.Command {
 	kind := manifest.Token
 	return &cobra.Command{
-		Use: "revoke TOKEN…", Short: "end tokens now, for ever", Example: "  tollway token revoke nightly", Args: usageArgs(cobra.MinimumNArgs(1)),
+		Use: "revoke TOKEN…", Short: "End tokens now, for ever", Example: "  tollway token revoke nightly", Args: usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, names, err := target(append([]string{kind.Plural}, args...), nil)
 			if err != nil {
@@ -418,7 +418,7 @@ func newRegisterCommand(client *catalogClient) *cobra.Command {
 	request := &catalogv1.RegisterRequest{}
 	cmd := &cobra.Command{
 		Use:   "register",
-		Short: "get an account of your own, where that is allowed",
+		Short: "Get an account of your own, where that is allowed",
 		Long: `Makes an account for you and a token to use it, where the installation allows
 that. Where somebody has to approve it, the account's state is ACCOUNT_PENDING.`,
 		Example: "  tollway register --id acme --display-name 'Acme Ltd' --email api@acme.example",
@@ -456,7 +456,7 @@ func (c *catalogClient) whoAmI(ctx context.Context) (*catalogv1.WhoAmIResponse, 
 func newWhoAmICommand(client *catalogClient) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use: "whoami", Short: "say as whom the server knows you", Args: usageArgs(cobra.NoArgs),
+		Use: "whoami", Short: "Say as whom the server knows you", Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			me, err := client.whoAmI(cmd.Context())
 			if err != nil {
@@ -491,7 +491,7 @@ func newAuditCommand(client *catalogClient) *cobra.Command {
 	f := &auditFlags{}
 	cmd := &cobra.Command{
 		Use:   "audit",
-		Short: "show what was changed in the catalog, and by whom",
+		Short: "Show what was changed in the catalog, and by whom",
 		Long:  "Shows changes of the catalog, newest first. -o json has each resource before and after.",
 		Example: `  tollway audit --since 7d
   tollway audit --name accounts/acme -o json`,

@@ -18,10 +18,10 @@ import (
 const maxRedriveAtOnce = 1000
 
 func newEventsCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "events", Short: "find out what became of an event; handle dead letters"}
+	cmd := &cobra.Command{Use: "events", Short: "Find out what became of an event; handle dead letters"}
 	client := &clientFlags{}
 	client.add(cmd)
-	dlq := &cobra.Command{Use: "dlq", Short: "messages that could not be decoded"}
+	dlq := &cobra.Command{Use: "dlq", Short: "Messages that could not be decoded"}
 	dlq.AddCommand(newDLQListCommand(client), newDLQRedriveCommand(client))
 	cmd.AddCommand(newTraceCommand(client), newFindCommand(client), dlq)
 	return cmd
@@ -85,7 +85,7 @@ func newTraceCommand(client *clientFlags) *cobra.Command {
 	callID := ""
 	cmd := &cobra.Command{
 		Use:   "trace <source> <id>",
-		Short: "what became of the event that the source calls by this id",
+		Short: "What became of the event that the source calls by this id",
 		Long: "Says whether an event is stored, a duplicate, quarantined, in a dead letter, or not seen,\n" +
 			"with the place in the log that it came from. Exits with 1 when the event was not seen.\n" +
 			"Calls of an Envoy have no id that one could know: look for them with `tollway events find`,\n" +
@@ -216,7 +216,7 @@ func newDLQListCommand(client *clientFlags) *cobra.Command {
 	output, limit := "table", 100
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "list dead letters, oldest first",
+		Short: "List dead letters, oldest first",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cmd.SilenceUsage = true
@@ -263,7 +263,7 @@ func newDLQRedriveCommand(client *clientFlags) *cobra.Command {
 	all := false
 	cmd := &cobra.Command{
 		Use:   "redrive <id>…",
-		Short: "send dead letters to the pipelines again",
+		Short: "Send dead letters to the pipelines again",
 		Long: "Sends dead letters to the topic that they came from, for the pipelines to read again.\n" +
 			"What was counted before is not counted twice.",
 		Args: func(_ *cobra.Command, args []string) error {

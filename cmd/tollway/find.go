@@ -23,7 +23,7 @@ func newFindCommand(client *clientFlags) *cobra.Command {
 	f := &findFlags{}
 	cmd := &cobra.Command{
 		Use:     "find",
-		Short:   "list single calls that are stored, newest first",
+		Short:   "List single calls that are stored, newest first",
 		Long:    "Lists single calls that are stored, newest first, with the identity that\n`tollway events trace --call` takes.",
 		Example: "  tollway events find --since 15m --path /v1/orders --status 503",
 		Args:    cobra.NoArgs,

@@ -88,7 +88,7 @@ func newGetCommand(client *catalogClient) *cobra.Command {
 	output := "table"
 	cmd := &cobra.Command{
 		Use:   "get KIND [NAME…]",
-		Short: "list resources of the catalog",
+		Short: "List resources of the catalog",
 		Long: `Lists resources, by name. KIND is ` + strings.Join(kindWords(), ", ") + `,
 their plurals and short forms, or all. A name is whole, accounts/acme/apps/web, or
 its ids, acme/web.
@@ -358,7 +358,7 @@ func newDescribeCommand(client *catalogClient) *cobra.Command {
 	var where scope
 	cmd := &cobra.Command{
 		Use:   "describe KIND NAME | NAME",
-		Short: "show a resource with all that belongs to it and refers to it",
+		Short: "Show a resource with all that belongs to it and refers to it",
 		Example: `  tollway describe account acme
   tollway describe products/payments
   tollway describe meter calls`,
@@ -481,7 +481,7 @@ func newDeleteCommand(client *catalogClient) *cobra.Command {
 	dryRun := false
 	cmd := &cobra.Command{
 		Use:   "delete KIND NAME… | NAME… | -f FILE",
-		Short: "delete resources",
+		Short: "Delete resources",
 		Long: `Deletes resources, without asking. What is in use is not deleted, and the error
 says by what. With -f, the resources of the files are deleted, what refers to
 others first. Goes on after an error, and then exits with 1.`,

@@ -33,7 +33,7 @@ func newReconcileCommand() *cobra.Command {
 	f := &reconcileFlags{}
 	cmd := &cobra.Command{
 		Use:   "reconcile",
-		Short: "hold what gateways served against what arrived, and rollups against raw",
+		Short: "Hold what gateways served against what arrived, and rollups against raw",
 		Long: "Compares, per gateway and minute, how many calls the gateway says it served with\n" +
 			"how many arrived and are stored, and shows the state of sealed hours.\n\n" +
 			"Gateways count a call when it ends, and report every few seconds: a single minute\n" +
@@ -260,7 +260,7 @@ func newRebuildCommand() *cobra.Command {
 	}
 	cmd := &cobra.Command{
 		Use:   "rebuild",
-		Short: "make rollups equal to the single calls again",
+		Short: "Make rollups equal to the single calls again",
 		Long: "Compares rollups with raw calls, bucket by bucket, and adds what they lack or takes\n" +
 			"away what they have too much. It is safe beside a running Tollway, and to run twice.",
 		Example: "  tollway rebuild --from 2026-11-01 --to 2026-11-02 --dry-run",

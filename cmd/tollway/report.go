@@ -57,7 +57,7 @@ type reportFlags struct {
 func newReportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "report",
-		Short: "ask about calls: traffic, latency, errors, splits",
+		Short: "Ask about calls: traffic, latency, errors, splits",
 		Long: "Reports over the calls that were metered, exact over any range of time.\n\n" +
 			"Metrics:    " + wrap(reports.MetricNames()) + "\n            and any other percentile, such as p99.99 or upstream_p75\n\n" +
 			"Dimensions: " + wrap(reports.DimensionNames()),
