@@ -52,7 +52,7 @@ CREATE TABLE IF NOT EXISTS ${database}.calls
     request_bytes Int64 CODEC(T64, ZSTD(1)),
     response_bytes Int64 CODEC(T64, ZSTD(1)),
     measures Map(String, Decimal(38, 9)),
-    attributes Map(LowCardinality(String), String),
+    attributes Map(String, String),
     catalog_version UInt64,
     epoch UInt32,
     partition UInt16,
