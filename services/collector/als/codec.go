@@ -6,14 +6,20 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// Raw is a message as it came. It holds a reference on grpc's buffer: call Free
-// when nothing aliases its bytes any more.
-type Raw struct{ buffer mem.Buffer }
+// Raw is a message as it came. It may hold a reference on grpc's buffer: call
+// Free when nothing aliases its bytes any more.
+type Raw struct {
+	buffer mem.Buffer // of a message that came in one piece
+	joined []byte     // the pieces of another; its memory is used again
+}
+
+// keptBytes bounds the memory that a stream keeps between messages.
+const keptBytes = 2 << 20
 
 // Bytes is the message.
 func (r *Raw) Bytes() []byte {
 	if r.buffer == nil {
-		return nil
+		return r.joined
 	}
 	return r.buffer.ReadOnlyData()
 }
@@ -23,6 +29,9 @@ func (r *Raw) Free() {
 	if r.buffer != nil {
 		r.buffer.Free()
 		r.buffer = nil
+	}
+	if r.joined = r.joined[:0]; cap(r.joined) > keptBytes {
+		r.joined = nil
 	}
 }
 
@@ -39,7 +48,14 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 		return c.CodecV2.Unmarshal(data, v)
 	}
 	raw.Free()
-	// One buffer is shared, several are joined in one from the pool.
-	raw.buffer = data.MaterializeToBuffer(mem.DefaultBufferPool())
+	if len(data) == 1 {
+		data[0].Ref()
+		raw.buffer = data[0]
+		return nil
+	}
+	// Not in one from the pool, which would be cleared first.
+	for _, piece := range data {
+		raw.joined = append(raw.joined, piece.ReadOnlyData()...)
+	}
 	return nil
 }
