@@ -134,14 +134,26 @@ func startOfDate(year int, month time.Month, dayOfMonth int, loc *time.Location)
 		start, end := probe.ZoneBounds()
 		_, offset := probe.Zone()
 		t := time.Unix(midnight-int64(offset), 0).In(loc)
-		if t.Before(start) {
+		if t.Before(start) && changes(start) {
 			t = start
 		}
 		if end.IsZero() || t.Before(end) {
 			return t
 		}
+		// Beyond the table of a zone, the standard library ends a period with
+		// the year too, and is a day out about the last day of a leap year.
+		if !end.After(probe) {
+			end = probe.Add(time.Hour)
+		}
 		probe = end
 	}
+}
+
+// changes says whether the clock is changed at a bound of a period.
+func changes(bound time.Time) bool {
+	_, before := bound.Add(-1).Zone()
+	_, after := bound.Zone()
+	return before != after
 }
 
 // seconds is how much of the bucket that starts at start lies in the range and

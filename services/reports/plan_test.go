@@ -141,6 +141,11 @@ func TestBuckets(t *testing.T) {
 		// A whole day was skipped in Apia.
 		{"day", "Pacific/Apia", "2011-12-29T12:00:00Z", "2012-01-01T00:00:00Z",
 			"2011-12-29T00:00:00-10:00 2011-12-31T00:00:00+14:00 2012-01-01T00:00:00+14:00", 24 * time.Hour},
+		// The last day of a leap year for which the rule of a zone is asked.
+		{"month", "America/New_York", "2052-12-23T12:00:00Z", "2053-01-10T12:00:00Z",
+			"2052-12-01T00:00:00-05:00 2053-01-01T00:00:00-05:00", 31 * 24 * time.Hour},
+		{"day", "Europe/Berlin", "2052-12-30T12:00:00Z", "2053-01-01T12:00:00Z",
+			"2052-12-30T00:00:00+01:00 2052-12-31T00:00:00+01:00 2053-01-01T00:00:00+01:00", 24 * time.Hour},
 		// Half an hour is turned back on Lord Howe Island.
 		{"hour", "Australia/Lord_Howe", "2025-04-05T14:10:00Z", "2025-04-05T16:00:00Z",
 			"2025-04-06T01:00:00+11:00 2025-04-06T01:30:00+10:30 2025-04-06T02:00:00+10:30", 0},
