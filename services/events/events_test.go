@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -222,7 +223,7 @@ func findCalls(t *testing.T, db store) {
 		t.Fatalf("%v, %v", answer, err)
 	}
 	if c := answer.Calls[0]; c.Source != "envoy/edge" || c.Gateway != "edge-1" || c.Path != "/v1/orders/1" || !c.EventTime.AsTime().Equal(now) ||
-		c.Call.Method != "GET" || c.Call.Status != 200 || c.Call.TotalUs != 1500 {
+		c.Call.Method != http.MethodGet || c.Call.Status != 200 || c.Call.TotalUs != 1500 {
 		t.Errorf("found %v", c)
 	}
 	hour := timestamppb.New(now.Add(time.Hour))
