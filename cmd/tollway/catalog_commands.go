@@ -158,27 +158,27 @@ type action struct {
 }
 
 var actions = []action{
-	{"credential", "Rotate", manifest.Credential, "make the next API key, and let the old one expire", "acme/web/main --overlap 7d", "created", "rotate",
+	{"credential", "rotate", manifest.Credential, "Make the next API key, and let the old one expire", "acme/web/main --overlap 7d", "created", "rotate",
 		&catalogv1.RotateCredentialRequest{}, "", "", []fieldFlag{
 			{"id", "credential_id", "the last part of the new one's name (default: one is chosen)"},
 			{"overlap", "overlap", "how long the old key is still accepted (default 1d)"}}},
-	{"credential", "Revoke", manifest.Credential, "end a credential now, for ever", "acme/web/main", "revoked", "revoke",
+	{"credential", "revoke", manifest.Credential, "End a credential now, for ever", "acme/web/main", "revoked", "revoke",
 		&catalogv1.RevokeCredentialRequest{}, "", "", nil},
-	{"subscription", "Approve", manifest.Subscription, "let a requested subscription start", "acme/payments", "approved", "approve",
+	{"subscription", "approve", manifest.Subscription, "Let a requested subscription start", "acme/payments", "approved", "approve",
 		&catalogv1.ApproveSubscriptionRequest{}, "", "", []fieldFlag{reasonFlag}},
-	{"subscription", "Reject", manifest.Subscription, "say no to a requested subscription", "acme/payments --reason 'no contract yet'", "rejected", "approve",
+	{"subscription", "reject", manifest.Subscription, "Say no to a requested subscription", "acme/payments --reason 'no contract yet'", "rejected", "approve",
 		&catalogv1.ApproveSubscriptionRequest{}, "", "reject", []fieldFlag{reasonFlag}},
-	{"subscription", "Suspend", manifest.Subscription, "stop the use of a subscription", "acme/payments --reason unpaid", "suspended", "suspend",
+	{"subscription", "suspend", manifest.Subscription, "Stop the use of a subscription", "acme/payments --reason unpaid", "suspended", "suspend",
 		&catalogv1.SuspendSubscriptionRequest{}, "", "", []fieldFlag{reasonFlag}},
-	{"subscription", "Resume", manifest.Subscription, "bring a suspended subscription back", "acme/payments", "resumed", "resume",
+	{"subscription", "resume", manifest.Subscription, "Bring a suspended subscription back", "acme/payments", "resumed", "resume",
 		&catalogv1.ResumeSubscriptionRequest{}, "", "", nil},
-	{"subscription", "End", manifest.Subscription, "end a subscription", "acme/payments --at 2027-01-01", "ended", "end",
+	{"subscription", "end", manifest.Subscription, "End a subscription", "acme/payments --at 2027-01-01", "ended", "end",
 		&catalogv1.EndSubscriptionRequest{}, "", "", []fieldFlag{{"at", "end_time", "when (default now)"}, reasonFlag}},
-	{"subscription", "Move", manifest.Subscription, "put a subscription under another plan of its product, or another version", "acme/payments payments/enterprise --at 2027-01-01", "moved", "move",
+	{"subscription", "move", manifest.Subscription, "Put a subscription under another plan of its product, or another version", "acme/payments payments/enterprise --at 2027-01-01", "moved", "move",
 		&catalogv1.MoveSubscriptionRequest{}, "plan", "", []fieldFlag{{"at", "start_time", "from when on (default now)"}}},
-	{"plan", "Publish", manifest.PlanVersion, "freeze a draft; it holds from its start time on", "payments/basic/2", "published", "publish",
+	{"plan", "publish", manifest.PlanVersion, "Freeze a draft; it holds from its start time on", "payments/basic/2", "published", "publish",
 		&catalogv1.PublishPlanVersionRequest{}, "", "", nil},
-	{"plan", "Archive", manifest.PlanVersion, "keep new subscriptions from a published version", "payments/basic/1", "archived", "archive",
+	{"plan", "archive", manifest.PlanVersion, "Keep new subscriptions from a published version", "payments/basic/1", "archived", "archive",
 		&catalogv1.ArchivePlanVersionRequest{}, "", "", nil},
 }
 
@@ -271,13 +271,13 @@ var displayNameFlag = fieldFlag{"display-name", "display_name", "what people cal
 var expiresFlag = fieldFlag{"expires-in", "expire_time", "how long it is accepted, such as 24h or 90d (default: without end)"}
 
 var creations = []creation{
-	{"app", "Create APP", "make an app", "", "acme/web --display-name 'Web shop'", manifest.App, cobra.ExactArgs(1), manifest.Account,
+	{"app", "create APP", "Make an app", "", "acme/web --display-name 'Web shop'", manifest.App, cobra.ExactArgs(1), manifest.Account,
 		[]fieldFlag{displayNameFlag, {"description", "description", "what it does, for whoever approves its subscriptions"}}, false,
 		func(_ *cobra.Command, _ *catalogClient, args []string, _ *catalogv1.Resource) (string, string, error) {
 			name, err := fullName(manifest.App, args[0], nil)
 			return parentOf(name), path.Base(name), err
 		}},
-	{"credential", "Create APP", "make an API key for an app; it is shown once",
+	{"credential", "create APP", "Make an API key for an app; it is shown once",
 		"Makes an API key. Clients of authorization servers, subjects of tokens and client\ncertificates are made with `tollway apply`.",
 		"acme/web --expires-in 90d", manifest.Credential, cobra.ExactArgs(1), manifest.App, []fieldFlag{displayNameFlag, expiresFlag}, true,
 		func(_ *cobra.Command, _ *catalogClient, args []string, r *catalogv1.Resource) (string, string, error) {
@@ -285,12 +285,12 @@ var creations = []creation{
 			app, err := fullName(manifest.App, args[0], nil)
 			return app, "", err
 		}},
-	{"subscription", "Request PLAN", "ask for a product under a plan",
+	{"subscription", "request PLAN", "Ask for a product under a plan",
 		"Asks for a product under a plan, for an app or, with --account, for every app of\nan account. Whoever has only one account need not name it.",
 		"payments/basic --app acme/web", manifest.Subscription, cobra.ExactArgs(1), manifest.Plan,
-		[]fieldFlag{{"app", "App", "for this app"}, {"start", "start_time", "when it starts (default now)"}, {"end", "end_time", "when it ends (default: it goes on)"}}, true,
+		[]fieldFlag{{"app", "app", "for this app"}, {"start", "start_time", "when it starts (default now)"}, {"end", "end_time", "when it ends (default: it goes on)"}}, true,
 		placeSubscription},
-	{"token", "Create [ID]", "make an access token; it is shown once", "",
+	{"token", "create [ID]", "Make an access token; it is shown once", "",
 		"nightly --role finance --scope reports.read --expires-in 90d", manifest.Token, cobra.MaximumNArgs(1), nil,
 		[]fieldFlag{{"role", "role", "what it may do: admin, product_manager, finance, gateway or consumer"}, {"account", "account", "the account of a consumer's token"},
 			{"scope", "scopes", "what it is limited to, such as reports.read; may be repeated"}, displayNameFlag, expiresFlag}, false,
