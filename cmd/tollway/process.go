@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -19,30 +18,18 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/tollway/tollway/pipelines/call"
 	"github.com/tollway/tollway/pipelines/delivery"
-	"github.com/tollway/tollway/pipelines/load"
-	"github.com/tollway/tollway/pipelines/reconcile"
-	"github.com/tollway/tollway/schemas/proto/tollway/events/v1"
-	"github.com/tollway/tollway/schemas/proto/tollway/reports/v1"
-	"github.com/tollway/tollway/services/catalog"
 	"github.com/tollway/tollway/services/catalog/feed"
 	"github.com/tollway/tollway/services/collector"
 	"github.com/tollway/tollway/services/collector/als"
-	"github.com/tollway/tollway/services/collector/otlp"
 	"github.com/tollway/tollway/services/collector/served"
-	"github.com/tollway/tollway/services/events"
 	"github.com/tollway/tollway/services/platform/admin"
 	"github.com/tollway/tollway/services/platform/auth"
 	"github.com/tollway/tollway/services/platform/certs"
-	"github.com/tollway/tollway/services/platform/clickhouse"
 	"github.com/tollway/tollway/services/platform/jwks"
 	"github.com/tollway/tollway/services/platform/kafkaio"
 	"github.com/tollway/tollway/services/platform/logging"
 	"github.com/tollway/tollway/services/platform/rest"
-	"github.com/tollway/tollway/services/quota/extauthz"
-	"github.com/tollway/tollway/services/reports"
-	"github.com/tollway/tollway/sql"
 )
 
 // process is what runs in one operating-system process: the services it was
@@ -158,38 +145,6 @@ func (p *process) close() {
 	}
 }
 
-// rules is who may call what. What is not here is refused to everyone.
-func rules() auth.Rules {
-	ingest := auth.Rule{Roles: []auth.Role{auth.Gateway, auth.Admin}, Scope: "events.write"}
-	all := auth.Rules{
-		"/envoy.service.accesslog.v3.AccessLogService/*":       ingest,
-		"/envoy.service.metrics.v3.MetricsService/*":           ingest,
-		"/opentelemetry.proto.collector.logs.v1.LogsService/*": ingest,
-		"POST /v1/events":                        ingest,
-		"POST /v1/logs":                          ingest,
-		"/envoy.service.auth.v3.Authorization/*": {Roles: ingest.Roles, Scope: "quota.check"},
-	}
-	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions} {
-		all[method+" "+extauthz.Path+"*"] = auth.Rule{Roles: ingest.Roles, Scope: "quota.check"}
-	}
-	maps.Copy(all, catalog.Rules)
-	for scope, table := range map[string]map[string][]string{"reports.read": reports.Rules, "events.read": events.Rules} {
-		for method, roles := range table {
-			rule := auth.Rule{Scope: scope}
-			for _, role := range roles {
-				rule.Roles = append(rule.Roles, auth.Role(role))
-			}
-			// A report has no name: the reports service ties it to the account.
-			rule.SelfScoped = slices.Contains(rule.Roles, auth.Consumer)
-			if method == eventsv1.Events_RedriveDeadLetters_FullMethodName {
-				rule.Scope = "events.write"
-			}
-			all[method] = rule
-		}
-	}
-	return all
-}
-
 // ensureTopics makes the topics, or checks those that are there.
 func ensureTopics(ctx context.Context, client *kafkaio.Client, cfg Config) error {
 	keep, keepLetters := retention(cfg.Kafka.RetentionDays), retention(cfg.Kafka.DeadLetterRetentionDays)
@@ -205,13 +160,6 @@ func ensureTopics(ctx context.Context, client *kafkaio.Client, cfg Config) error
 		}
 	}
 	return nil
-}
-
-// trusted tells whether a caller may say which account and product a call
-// belongs to.
-func trusted(ctx context.Context) bool {
-	p, ok := auth.FromContext(ctx)
-	return ok && (p.Role == auth.Gateway || p.Role == auth.Admin)
 }
 
 // server is the gRPC server that services register with.
@@ -263,160 +211,6 @@ func (p *process) listenHTTP(ctx context.Context) (net.Listener, error) {
 		return nil, err
 	}
 	return files.Listen(listener), p.registry.Register(files.Expiry("http"))
-}
-
-// addCollector takes calls from every source.
-func (p *process) addCollector(ctx context.Context) error {
-	partitions, err := p.kafka.Partitions(ctx, p.cfg.Delivery.Topic)
-	if err != nil {
-		return err
-	}
-	cfg := p.cfg.Collector
-	cfg.Publish.Topic = p.cfg.Delivery.Topic
-	listener, err := p.listenHTTP(ctx)
-	if err != nil {
-		return err
-	}
-	p.onClose(func() { listener.Close() })
-	p.collector, err = collector.New(cfg, collector.Deps{
-		Log: p.producer, Partitions: len(partitions), Guard: p.guard.Middleware, Trusted: trusted,
-		Listener: listener, Clock: time.Now, Registry: p.registry, Logger: p.log,
-	})
-	if err != nil {
-		return err
-	}
-	publisher := p.collector.Publisher()
-	access, err := als.New(p.cfg.ALS, als.Deps{Publisher: publisher, Trusted: trusted, Clock: time.Now, Metrics: p.registry, Logger: p.log})
-	if err != nil {
-		return err
-	}
-	access.Register(p.server())
-	p.collector.Add("als", access.Run)
-	logs, err := otlp.New(p.cfg.OTLP, otlp.Deps{Publisher: publisher, Trusted: trusted, Clock: time.Now, Metrics: p.registry, Logger: p.log})
-	if err != nil {
-		return err
-	}
-	logs.Register(p.server())
-	p.collector.Handle(otlp.Path, logs)
-	statistics, err := served.New(p.cfg.Served, served.Deps{Sink: servedTopic{p.producer}, Clock: time.Now, Metrics: p.registry, Logger: p.log})
-	if err != nil {
-		return err
-	}
-	statistics.Register(p.server())
-	p.collector.Add("served", statistics.Run)
-	p.add("collector", p.collector.Run)
-	p.admin.AddCheck("collector", func(context.Context) error { return p.collector.Ready() })
-	return nil
-}
-
-// servedTopic gives what gateways say they served to the log.
-type servedTopic struct{ producer *kafkaio.Producer }
-
-func (t servedTopic) Put(ctx context.Context, records []served.Served) error {
-	messages := make([]kafkaio.Message, 0, len(records))
-	for _, r := range records {
-		value, err := served.Encode(r)
-		if err != nil {
-			return err
-		}
-		messages = append(messages, kafkaio.Message{Key: r.Key(), Value: value})
-	}
-	return t.producer.Produce(ctx, served.Topic, 0, messages)
-}
-
-// migrate brings the usage store to this program's schema.
-func migrate(ctx context.Context, cfg Config) (int, error) {
-	replicated := cfg.ClickHouse.Engine == clickhouse.Replicated
-	return clickhouse.Migrate(ctx, cfg.ClickHouse.Config, sql.ClickHouseMigrations,
-		sql.ClickHouseVariables(replicated, cfg.Retention.CallsDays, cfg.Retention.RollupsDays))
-}
-
-// addPipelines moves calls from the log into ClickHouse.
-func (p *process) addPipelines(ctx context.Context) error {
-	shards, err := clickhouse.OpenShards(ctx, p.cfg.ClickHouse.Config)
-	if err != nil {
-		return err
-	}
-	p.onClose(func() { closeAll(shards) })
-	partitions, err := p.kafka.Partitions(ctx, p.cfg.Delivery.Topic)
-	if err != nil {
-		return err
-	}
-	loader := load.New(p.cfg.Load, shards, len(partitions), p.attribute, p.registry, p.log)
-	p.consumer = delivery.New(p.cfg.Delivery, p.kafka, p.producer,
-		func(partition int32) delivery.Store { return loader.Open(partition) }, p.registry, p.log)
-	p.add("pipelines", func(ctx context.Context) error {
-		if err := p.feed.Wait(ctx); err != nil {
-			return err
-		}
-		return p.consumer.Run(ctx)
-	})
-	sealer, err := reconcile.New(p.cfg.Reconcile, reconcile.Deps{
-		Shards: shards, Watermark: delivery.NewWatermark(p.kafka, p.cfg.Delivery), Metrics: p.registry, Logger: p.log,
-	})
-	if err != nil {
-		return err
-	}
-	p.add("sealer", sealer.Run)
-	statistics, err := reconcile.NewServedRunner(reconcile.DefaultServedConfig(), reconcile.ServedDeps{
-		Client: p.kafka, DB: shards[0], Metrics: p.registry, Logger: p.log,
-	})
-	if err != nil {
-		return err
-	}
-	p.add("served", statistics.Run)
-	p.admin.AddCheck("pipelines", p.consumer.Ready)
-	return nil
-}
-
-// attribute says who called what, by the catalog as it is known now.
-func (p *process) attribute(batch *call.Batch) uint64 { return p.feed.Snapshot().Attribute(batch) }
-
-// watermark says up to when everything is stored. It asks the log at most once
-// a second.
-type watermark struct {
-	log   *delivery.Watermark
-	mu    sync.Mutex
-	asked time.Time
-	last  time.Time
-}
-
-func (w *watermark) Watermark(ctx context.Context) (time.Time, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if time.Since(w.asked) < time.Second {
-		return w.last, nil
-	}
-	asked := time.Now()
-	at, err := w.log.Complete(ctx)
-	if err == nil {
-		w.asked, w.last = asked, at
-	}
-	return at, err
-}
-
-// addReports answers queries.
-func (p *process) addReports(ctx context.Context) error {
-	db, err := clickhouse.Open(ctx, p.cfg.ClickHouse.reader().AllShards())
-	if err != nil {
-		return err
-	}
-	p.onClose(func() { _ = db.Close() })
-	mark := &watermark{log: delivery.NewWatermark(p.kafka, p.cfg.Delivery)}
-	report, err := reports.New(p.cfg.Reports, reports.Deps{
-		Store: reports.ClickHouse(db), Watermark: mark, Caller: reports.Authenticated, Log: p.log, Registerer: p.registry,
-	})
-	if err != nil {
-		return err
-	}
-	trace := events.New(events.Deps{
-		Store: events.ClickHouse(db), Watermark: mark, Log: p.log,
-		DeadLetters: &deadLetters{p.kafka, p.producer, p.cfg.Delivery.DeadLetterTopic},
-	})
-	reportsv1.RegisterReportsServer(p.server(), report)
-	eventsv1.RegisterEventsServer(p.server(), trace)
-
-	return p.serveREST(ctx, reportsv1.RegisterReportsHandler, eventsv1.RegisterEventsHandler)
 }
 
 func (p *process) serveHTTP(ctx context.Context) error {
