@@ -417,7 +417,7 @@ func TestASlowStoreGetsLargerRanges(t *testing.T) {
 	for took, want := range map[time.Duration]time.Duration{
 		0:                      cfg.FlushInterval,
 		10 * time.Millisecond:  cfg.FlushInterval,
-		100 * time.Millisecond: 300 * time.Millisecond,
+		100 * time.Millisecond: 200 * time.Millisecond,
 		time.Minute:            cfg.FlushIntervalMax,
 	} {
 		if got := cfg.gather(took); got != want {

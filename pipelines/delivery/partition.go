@@ -296,7 +296,7 @@ func (r *run) empty() bool { return r.next == r.from }
 // to store. What an insert costs by itself, whatever is in it, is most of what
 // small ones cost: a store that is slow because it has much to do gets fewer
 // and larger ones, and a quiet one stays quick.
-const share = 3
+const share = 2
 
 // gather is how long the range after one that took so long is gathered.
 func (c Config) gather(took time.Duration) time.Duration {
