@@ -40,7 +40,9 @@ func newReconcileCommand() *cobra.Command {
 			"can be off by what ended after its last report, which the next minute then has too\n" +
 			"many. 'behind' adds up the differences and comes back to zero when nothing is lost;\n" +
 			"'missing' is what is missing for sure. 'dropped' is what the gateway itself says it\n" +
-			"dropped of its log: what a broken connection swallowed is not in it.\n\n" +
+			"dropped of its log: what a broken connection swallowed is not in it.\n" +
+			"Of sealed hours, 'deduplicated' counts copies that came; a log that an operator had\n" +
+			"read again adds none.\n\n" +
 			"The exit code is 3 when something is missing.",
 		Example: "  tollway reconcile --since 6h\n  tollway reconcile --from 2026-11-01 --to 2026-12-01 -o csv",
 		Args:    cobra.NoArgs,
