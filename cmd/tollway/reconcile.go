@@ -252,6 +252,8 @@ type rebuildFlags struct {
 	from, to string
 	tables   []string
 	dry      bool
+	// attribute finds out again who called what.
+	attribute bool
 }
 
 func newRebuildCommand() *cobra.Command {
@@ -264,9 +266,15 @@ func newRebuildCommand() *cobra.Command {
 		Use:   "rebuild",
 		Short: "Make rollups equal to the single calls again",
 		Long: "Compares rollups with raw calls, bucket by bucket, and adds what they lack or takes\n" +
-			"away what they have too much. It is safe beside a running Tollway, and to run twice.",
-		Example: "  tollway rebuild --from 2026-11-01 --to 2026-11-02 --dry-run",
-		Args:    cobra.NoArgs,
+			"away what they have too much. It is safe beside a running Tollway, and to run twice.\n\n" +
+			"With --attribute, first finds out again who called what, by the catalog as it is\n" +
+			"published now, and says which calls changed account or product. Single calls are\n" +
+			"kept for a limited time only; what is older cannot be attributed again. While an\n" +
+			"hour is at work, its changed calls count twice in reports. A run that was cut off\n" +
+			"is made good by running it again.",
+		Example: "  tollway rebuild --from 2026-11-01 --to 2026-11-02 --dry-run\n" +
+			"  tollway rebuild --attribute --from 2026-11-01 --dry-run",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cmd.SilenceUsage = true
 			return f.run(cmd)
@@ -278,6 +286,8 @@ func newRebuildCommand() *cobra.Command {
 	flags.StringVar(&f.to, "to", "", "end of the range, not included (default now)")
 	flags.StringSliceVar(&f.tables, "table", nil, "rollups to rebuild; those of traffic are rebuilt together (default all: "+wrap(names)+")")
 	flags.BoolVar(&f.dry, "dry-run", false, "show what differs and change nothing")
+	flags.BoolVar(&f.attribute, "attribute", false, "attribute calls again by the catalog as it is now")
+	cmd.MarkFlagsMutuallyExclusive("attribute", "table")
 	_ = cmd.MarkFlagRequired("from")                             // the flags were
 	_ = cmd.RegisterFlagCompletionFunc("table", complete(names)) // added above
 	return cmd
@@ -293,6 +303,13 @@ func (f *rebuildFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer store.close()
+	if f.attribute {
+		catalog, err := readCatalog(cmd)
+		if err != nil {
+			return err
+		}
+		return reattribute(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), store.shards, catalog, reconcile.Range{From: r.Start, To: r.End, DryRun: f.dry})
+	}
 	return rebuild(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), store.shards, reconcile.Range{From: r.Start, To: r.End, Tables: f.tables, DryRun: f.dry})
 }
 

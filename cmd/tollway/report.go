@@ -23,20 +23,17 @@ type reportKind struct {
 	short   string
 	metrics []string
 	by      []string
-	filter  string
 }
 
 var reportKinds = []reportKind{
 	{"traffic", "how many calls, how fast they come, how much they carry and how many fail",
-		[]string{"calls", "calls_per_second", "error_rate", "p50", "p99", "request_bytes", "response_bytes"}, nil, ""},
+		[]string{"calls", "calls_per_second", "error_rate", "p50", "p99", "request_bytes", "response_bytes"}, nil},
 	{"latency", "how long calls take, by percentiles",
-		[]string{"calls", "latency_avg", "p50", "p90", "p95", "p99", "latency_max"}, nil, ""},
+		[]string{"calls", "latency_avg", "p50", "p90", "p95", "p99", "latency_max"}, nil},
 	{"split", "how traffic divides over upstreams and versions, side by side",
-		[]string{"calls", "share", "error_rate", "p50", "p99"}, []string{"upstream", "version"}, ""},
+		[]string{"calls", "share", "error_rate", "p50", "p99"}, []string{"upstream", "version"}},
 	{"errors", "which calls fail, and who is to blame",
-		[]string{"calls", "errors", "client_errors", "error_rate"}, []string{"status", "fault"}, ""},
-	{"unattributed", "calls that belong to no account, and where they come from",
-		[]string{"calls", "share", "bytes"}, []string{"source", "credential", "host"}, `account = "` + reports.NotSet + `"`},
+		[]string{"calls", "errors", "client_errors", "error_rate"}, []string{"status", "fault"}},
 }
 
 // reportFlags are the flags of every report.
@@ -71,6 +68,7 @@ func newReportCommand() *cobra.Command {
 	for _, kind := range reportKinds {
 		cmd.AddCommand(newReportKindCommand(kind, client))
 	}
+	cmd.AddCommand(newUnattributedCommand(client))
 	return cmd
 }
 
@@ -82,31 +80,38 @@ func newReportKindCommand(kind reportKind, client *clientFlags) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cmd.SilenceUsage = true
-			return f.run(cmd.Context(), cmd.OutOrStdout(), kind, time.Now())
+			return f.run(cmd.Context(), cmd.OutOrStdout(), time.Now())
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringSliceVar(&f.by, "by", kind.by, "dimensions to group by")
 	flags.StringSliceVar(&f.metrics, "metrics", kind.metrics, "metrics to show")
-	flags.StringVar(&f.since, "since", "24h", "the time up to now: 15m, 24h, 7d, 4w")
-	flags.StringVar(&f.from, "from", "", "start of the range: 2026-11-01, 2026-11-01T10:00 or with an offset (instead of --since)")
-	flags.StringVar(&f.to, "to", "", "end of the range, not included (default now)")
+	f.addRange(cmd)
 	flags.StringVar(&f.filter, "filter", "", `which calls, such as 'product = "payments" AND status >= 500'`)
 	flags.StringVar(&f.granularity, "granularity", "none", "one row per time bucket: "+strings.Join(reports.Granularities(), ", "))
-	flags.StringVar(&f.timeZone, "time-zone", "UTC", "IANA time zone of buckets and of --from and --to")
 	flags.StringVar(&f.orderBy, "order-by", "", "columns to order by, such as 'error_rate desc' (default the first metric, high to low)")
 	flags.IntVar(&f.limit, "limit", 0, "most rows (default 1000)")
 	flags.BoolVar(&f.compare, "compare", false, "beside each metric, that of the period of equal length before")
 	flags.StringVarP(&f.output, "output", "o", "table", "table, json or csv")
-	cmd.MarkFlagsMutuallyExclusive("since", "from")
-	cmd.MarkFlagsMutuallyExclusive("since", "to")
 	for flag, names := range map[string][]string{
 		"by": reports.DimensionNames(), "metrics": reports.MetricNames(), "granularity": reports.Granularities(),
-		"output": {"table", "json", "csv"}, "since": {"1h", "24h", "7d", "30d"},
+		"output": {"table", "json", "csv"},
 	} {
 		_ = cmd.RegisterFlagCompletionFunc(flag, complete(names)) // each flag was added above
 	}
 	return cmd
+}
+
+// addRange adds the flags that say which time is asked about.
+func (f *reportFlags) addRange(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.since, "since", "24h", "the time up to now: 15m, 24h, 7d, 4w")
+	flags.StringVar(&f.from, "from", "", "start of the range: 2026-11-01, 2026-11-01T10:00 or with an offset (instead of --since)")
+	flags.StringVar(&f.to, "to", "", "end of the range, not included (default now)")
+	flags.StringVar(&f.timeZone, "time-zone", "UTC", "IANA time zone of buckets and of --from and --to")
+	cmd.MarkFlagsMutuallyExclusive("since", "from")
+	cmd.MarkFlagsMutuallyExclusive("since", "to")
+	_ = cmd.RegisterFlagCompletionFunc("since", complete([]string{"1h", "24h", "7d", "30d"})) // the flag was added above
 }
 
 // reportRequest is the body of a query.
@@ -134,11 +139,11 @@ type reportAnswer struct {
 	CompleteUntil *time.Time       `json:"complete_until"`
 }
 
-func (f *reportFlags) run(ctx context.Context, out io.Writer, kind reportKind, now time.Time) error {
+func (f *reportFlags) run(ctx context.Context, out io.Writer, now time.Time) error {
 	if !slices.Contains([]string{"table", "json", "csv"}, f.output) {
 		return usageError("--output %q is not table, json or csv", f.output)
 	}
-	request, err := f.request(kind, now)
+	request, err := f.request(now)
 	if err != nil {
 		return err
 	}
@@ -155,16 +160,10 @@ func (f *reportFlags) run(ctx context.Context, out io.Writer, kind reportKind, n
 	return printReport(out, request, answer)
 }
 
-func (f *reportFlags) request(kind reportKind, now time.Time) (*reportRequest, error) {
+func (f *reportFlags) request(now time.Time) (*reportRequest, error) {
 	r := &reportRequest{
-		Metrics: f.metrics, Dimensions: f.by, Filter: kind.filter,
+		Metrics: f.metrics, Dimensions: f.by, Filter: f.filter,
 		Granularity: f.granularity, TimeZone: f.timeZone, OrderBy: f.orderBy, Limit: f.limit,
-	}
-	switch {
-	case kind.filter == "":
-		r.Filter = f.filter
-	case f.filter != "":
-		r.Filter = kind.filter + " AND (" + f.filter + ")"
 	}
 	if f.compare {
 		r.CompareTo = "previous_period"

@@ -116,17 +116,6 @@ func TestReportOutputs(t *testing.T) {
 	}
 }
 
-func TestUnattributedKeepsItsFilter(t *testing.T) {
-	a := newAPI(t, 200, `{"rows":[],"source_table":"calls","complete_until":null}`)
-	out, err := run(t, newReportCommand(), "unattributed", "--filter", "api = a OR api = b")
-	if err != nil || !strings.HasSuffix(out, "\nno calls\n") {
-		t.Errorf("printed %q, %v", out, err)
-	}
-	if want := `account = "(not set)" AND (api = a OR api = b)`; a.body["filter"] != want {
-		t.Errorf("filter is %v, want %s", a.body["filter"], want)
-	}
-}
-
 func TestReportErrors(t *testing.T) {
 	a := newAPI(t, 200, `{}`)
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
