@@ -94,7 +94,7 @@ func (g *guardedEnvoy) call(host, path, header, value string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if refused := answer.StatusCode == 401 || answer.StatusCode == 403; refused && (answer.Header.Get("Content-Type") != "application/problem+json" || !json.Valid(text)) {
+	if refused := answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden; refused && (answer.Header.Get("Content-Type") != "application/problem+json" || !json.Valid(text)) {
 		return 0, fmt.Errorf("status %d: %v, %s", answer.StatusCode, answer.Header, text)
 	}
 	return answer.StatusCode, nil

@@ -334,7 +334,7 @@ func testCompacted(t *testing.T, p *topic) {
 		}
 		p.send(batch...)
 	}
-	p.send(kafkaio.Message{Key: []byte("accounts/a0")}, kafkaio.Message{Key: []byte("accounts/a1")})
+	p.send(kafkaio.Message{Key: []byte("accounts/a0")}, kafkaio.Message{Key: []byte("accounts/a1")}, account(t, "z", 1_000_000))
 	read := func() (n int) {
 		fetcher := kafkaio.NewFetcher(p.client, Topic, 0, kafkaio.FirstOffset, kafkaio.DefaultFetchConfig())
 		for {
@@ -471,7 +471,9 @@ func BenchmarkFeed(b *testing.B) {
 		}
 		change += time.Since(start)
 		cancel()
-		<-done
+		if err := <-done; ctx.Err() == nil {
+			b.Fatal(err)
+		}
 	}
 	b.ReportMetric(load.Seconds()/float64(b.N), "s-to-load")
 	b.ReportMetric(change.Seconds()/float64(b.N), "s-to-see")
