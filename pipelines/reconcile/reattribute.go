@@ -225,9 +225,9 @@ func (a *reattribution) replace(ctx context.Context, k keeper, hour time.Time) (
 
 const (
 	// attributeRows is how many calls are attributed at once.
-	attributeRows = 20_000
+	attributeRows = 50_000
 	// rewriteRows is how many calls one statement rewrites; it bounds its text.
-	rewriteRows = 4000
+	rewriteRows = 20_000
 	// maxMoved bounds what is told of a run.
 	maxMoved = 10_000
 )

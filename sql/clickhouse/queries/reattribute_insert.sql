@@ -1,11 +1,13 @@
 -- Inserts calls of one partition once more, under another attribution: call
 -- number i of ids gets number which[i] of the lists of values. ${columns} are
 -- all columns of a call but when it was stored, and ${values} what they get.
+-- Without FINAL, which would read everything first: copies that were not merged
+-- yet are inserted as copies.
 INSERT INTO calls (${columns})
 SELECT ${values}
 FROM
 (
-    SELECT * FROM calls FINAL
+    SELECT * FROM calls
     WHERE partition = {partition:UInt16} AND time >= {from:DateTime('UTC')} AND time < {to:DateTime('UTC')}
         AND catalog_version < {version:UInt64}
         AND id IN (SELECT toFixedString(unhex(arrayJoin({ids:Array(String)})), 16))
