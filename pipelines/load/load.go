@@ -101,10 +101,6 @@ func (c Config) Validate() error {
 // that it used.
 type Attribute func(*call.Batch) (catalogVersion uint64)
 
-// AsSent is the attribution without a catalog: what a trusted source sent is
-// kept.
-func AsSent(*call.Batch) uint64 { return 0 }
-
 // Loader makes a Partition for each partition of the log that this process
 // owns.
 type Loader struct {

@@ -18,6 +18,9 @@ import (
 	"github.com/tollway/tollway/sql"
 )
 
+// asSent knows no catalog.
+func asSent(*call.Batch) uint64 { return 0 }
+
 func TestMain(m *testing.M) { testenv.Main(m) }
 
 var now = time.Now().UTC().Truncate(time.Second)
@@ -35,7 +38,7 @@ func openOn(t testing.TB, cfg clickhouse.Config, hot int) (*clickhouse.DB, *Load
 	}
 	c := DefaultConfig()
 	c.HotCalls = hot
-	return testenv.Open(t, cfg.AllShards()), New(c, testenv.OpenShards(t, cfg), 3, AsSent, prometheus.NewRegistry(), zerolog.New(zerolog.NewTestWriter(t)))
+	return testenv.Open(t, cfg.AllShards()), New(c, testenv.OpenShards(t, cfg), 3, asSent, prometheus.NewRegistry(), zerolog.New(zerolog.NewTestWriter(t)))
 }
 
 // layouts runs a test on one engine and on two shards, of which partition 1
@@ -322,7 +325,7 @@ func falses(n int) []bool { return make([]bool, n) }
 // of late stays known.
 func TestANewShardKnowsWhatTheOldOneStored(t *testing.T) {
 	db, l := openOn(t, testenv.ClusterConfig(t), 1<<16)
-	before := New(l.cfg, l.shards[:1], 3, AsSent, prometheus.NewRegistry(), l.log).Open(1)
+	before := New(l.cfg, l.shards[:1], 3, asSent, prometheus.NewRegistry(), l.log).Open(1)
 	b := call.NewBatch()
 	message(t, b, 0, now, ints(0, 1000)...)
 	if err := before.Load(t.Context(), rng(0, 1), b, fine); err != nil {

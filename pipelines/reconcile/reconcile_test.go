@@ -43,7 +43,7 @@ func newWorldOn(t testing.TB, cfg clickhouse.Config) *world {
 	}
 	shards := testenv.OpenShards(t, cfg)
 	return &world{t: t, db: testenv.Open(t, cfg.AllShards()), shards: shards, partitions: map[int32]*load.Partition{},
-		loader: load.New(load.DefaultConfig(), shards, 2, load.AsSent, prometheus.NewRegistry(), testLogger(t))}
+		loader: load.New(load.DefaultConfig(), shards, 2, func(*call.Batch) uint64 { return 0 }, prometheus.NewRegistry(), testLogger(t))}
 }
 
 // layouts runs a test on one engine and on two shards.
