@@ -531,7 +531,7 @@ func TestCatalogCompletion(t *testing.T) {
 		"plan|publish|":                 "products/p/plans/x/versions/1\nproducts/p/plans/x/versions/2\n:4\n",
 		"subscription|request|x|--app|": "accounts/a/apps/w\n:4\n",
 		"get|accounts|-o|":              "table\njson\nyaml\ncsv\nname\n:6\n",
-		"subscription|re":               "reject\tsay no to a requested subscription\nrequest\task for a product under a plan\nresume\tbring a suspended subscription back\n:4\n",
+		"subscription|re":               "reject\tSay no to a requested subscription\nrequest\tAsk for a product under a plan\nresume\tBring a suspended subscription back\n:4\n",
 	} {
 		out, err := run(t, catalogCommand(), append([]string{"__complete"}, strings.Split(args, "|")...)...)
 		if err != nil || out != want {

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
 
 	catalogv1 "github.com/tollway/tollway/schemas/proto/tollway/catalog/v1"
@@ -239,12 +240,55 @@ func TestImportOpenAPI(t *testing.T) {
 	must[*catalogv1.Product](t)(e.CreateProduct(manager, &catalogv1.CreateProductRequest{ProductId: "p", Product: &catalogv1.Product{DisplayName: "P", Operations: []string{"apis/shop/operations/remove-order"}}}))
 	_, err = load("cancelOrder", true, false)
 	refused(t, err, codes.AlreadyExists, "apis/shop/operations/remove-order")
-	for _, bad := range []string{"", "{", "openapi: 9.0.0", "openapi: 3.0.0\npaths: {'/a': {get: {operationId: x}}, '/{a}/{a}': {get: {operationId: y}}}"} {
+	for _, bad := range []string{"", "{", "openapi: 9.0.0", "openapi: 3.0.0\npaths: {'/a': {get: {operationId: x}}, '/{a}{b}': {get: {operationId: y}}}"} {
 		_, err := e.ImportOpenApi(manager, &catalogv1.ImportOpenApiRequest{Name: "apis/shop", Document: []byte(bad)})
 		if !slices.Equal(fields(err), []string{"document"}) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
+	// What can be matched can be imported.
+	verbs := "openapi: 3.0.0\npaths: {'/jobs/{id}:cancel': {post: {operationId: cancel}}, '/files/{name}.json': {get: {operationId: file}}, '/rest/{path+}': {get: {operationId: rest}}}"
+	if got := actions(ok(e.ImportOpenApi(manager, &catalogv1.ImportOpenApiRequest{Name: "apis/jobs", Document: []byte(verbs)}))); len(got) != 4 {
+		t.Errorf("imported %v", got)
+	}
 	_, err = e.ImportOpenApi(manager, &catalogv1.ImportOpenApiRequest{Name: "accounts/x", Document: []byte(document)})
 	refused(t, err, codes.InvalidArgument, "name: ")
+}
+
+// A file says in which state a subscription is, also one that is new here.
+func TestApplySubscriptionStates(t *testing.T) {
+	e := newEnv(t, testenv.Ledger(t))
+	e.offer()
+	name, start := "accounts/acme/subscriptions/s", began.AddDate(0, 0, -2)
+	apply := func(state catalogv1.SubscriptionState, end *timestamppb.Timestamp) (*catalogv1.Subscription, error) {
+		r, err := e.Apply(manager, &catalogv1.ApplyRequest{Resources: []*catalogv1.Resource{res(&catalogv1.Subscription{
+			Name: name, Plan: basic, StartTime: at(start), EndTime: end, State: state,
+		})}})
+		if err != nil {
+			return nil, err
+		}
+		return r.GetChanges()[0].GetAfter().GetSubscription(), nil
+	}
+	for _, state := range []catalogv1.SubscriptionState{
+		catalogv1.SubscriptionState_REQUESTED, catalogv1.SubscriptionState_ACTIVE, catalogv1.SubscriptionState_SUSPENDED, catalogv1.SubscriptionState_ACTIVE,
+	} {
+		if got := must[*catalogv1.Subscription](t)(apply(state, nil)); got.GetState() != state || !got.GetStartTime().AsTime().Equal(start) {
+			t.Errorf("%s: %v", state, got)
+		}
+	}
+	for _, state := range []catalogv1.SubscriptionState{catalogv1.SubscriptionState_REQUESTED, catalogv1.SubscriptionState_REJECTED, catalogv1.SubscriptionState_ENDED} {
+		_, err := apply(state, nil)
+		refused(t, err, codes.InvalidArgument, "resources[0].state: ")
+	}
+	name = "accounts/acme/subscriptions/new"
+	_, err := apply(catalogv1.SubscriptionState_ENDED, nil)
+	refused(t, err, codes.InvalidArgument, "resources[0].end_time: must be in the past")
+	name, end := "accounts/globex/subscriptions/old", at(began.AddDate(0, 0, -1))
+	if got := must[*catalogv1.Subscription](t)(apply(catalogv1.SubscriptionState_ENDED, end)); got.GetState() != catalogv1.SubscriptionState_ENDED {
+		t.Errorf("ended: %v", got)
+	}
+	name, start = "accounts/globex/subscriptions/suspended", end.AsTime()
+	if got := must[*catalogv1.Subscription](t)(apply(catalogv1.SubscriptionState_SUSPENDED, nil)); got.GetState() != catalogv1.SubscriptionState_SUSPENDED {
+		t.Errorf("suspended: %v", got)
+	}
 }

@@ -85,6 +85,8 @@ func (u *unit) setFirstState(ctx context.Context, s *catalogv1.Subscription) err
 		case catalogv1.SubscriptionState_SUBSCRIPTION_STATE_UNSPECIFIED:
 			s.State = active
 		case active, requested:
+		case suspended, rejected, ended:
+			return u.firstStateOfFile(s)
 		default:
 			return wrong("state", "is %s, but a new subscription is ACTIVE or REQUESTED", s.GetState())
 		}
@@ -109,7 +111,33 @@ func (u *unit) setFirstState(ctx context.Context, s *catalogv1.Subscription) err
 	return nil
 }
 
-// changeSubscription judges a change of fields. States have methods of their own.
+// firstStateOfFile takes over a subscription from another installation as it
+// stood there.
+func (u *unit) firstStateOfFile(s *catalogv1.Subscription) error {
+	switch {
+	case !u.transitions:
+		return wrong("state", "is %s, but a new subscription is ACTIVE or REQUESTED", s.GetState())
+	case s.GetState() == ended && (s.GetEndTime() == nil || s.GetEndTime().AsTime().After(u.now)):
+		return wrong("end_time", "must be in the past: the subscription is ENDED")
+	}
+	return nil
+}
+
+// changeStateByFile judges another state in an applied file. An end is said by
+// end_time.
+func (u *unit) changeStateByFile(before, after *catalogv1.Subscription) error {
+	from, to := before.GetState(), after.GetState()
+	switch {
+	case from == requested && (to == active || to == rejected), from == active && to == suspended, from == suspended && to == active:
+		return nil
+	case to == ended:
+		return wrong("state", "becomes ENDED by an end_time")
+	}
+	return wrong("state", "cannot become %s from %s", to, from)
+}
+
+// changeSubscription judges a change of fields. States have methods of their own,
+// except in applied files.
 func changeSubscription(ctx context.Context, u *unit, before, after kind.Resource, fields []string) error {
 	b, a := before.(*catalogv1.Subscription), after.(*catalogv1.Subscription)
 	if len(fields) == 1 && fields[0] == "labels" {
@@ -118,7 +146,11 @@ func changeSubscription(ctx context.Context, u *unit, before, after kind.Resourc
 	if isOver(b, u.now) {
 		return precondition("%s is %s", b.GetName(), stateAt(b, u.now))
 	}
-	if contains(fields, "state") {
+	if contains(fields, "state") && u.transitions {
+		if err := u.changeStateByFile(b, a); err != nil {
+			return err
+		}
+	} else if contains(fields, "state") {
 		return wrong("state", "is changed by ApproveSubscription, SuspendSubscription, ResumeSubscription and EndSubscription")
 	}
 	if contains(fields, "start_time") {

@@ -25,7 +25,8 @@ type unit struct {
 	w   *store.Writer
 	who caller
 	now time.Time
-	// transitions allows to say a plan version's state in a file.
+	// transitions allows to say the state of a plan version or a subscription, as
+	// files do.
 	transitions bool
 	// dry: nothing will be committed.
 	dry     bool

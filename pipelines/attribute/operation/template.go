@@ -173,6 +173,18 @@ func stars(text string) (string, error) {
 	return strings.Join(parts, "/"), nil
 }
 
+// Shape is what a template matches, written so that two templates that match the
+// same paths have the same shape: without the names of parameters, and with
+// escapes undone where they mean nothing. The error says what is wrong with a
+// template.
+func Shape(text string) (string, error) {
+	t, err := parseTemplate(text)
+	if err != nil {
+		return "", err
+	}
+	return t.String(), nil
+}
+
 // parseBasePath accepts what servers are described with: with and without a slash
 // at the end, and nothing.
 func parseBasePath(text string) (template, error) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	match "github.com/tollway/tollway/pipelines/attribute/operation"
 	"github.com/tollway/tollway/pipelines/call"
 	catalogv1 "github.com/tollway/tollway/schemas/proto/tollway/catalog/v1"
 	"github.com/tollway/tollway/services/platform/filter"
@@ -21,7 +22,6 @@ var environment = spec{
 var (
 	hostPattern   = regexp.MustCompile(`^(\*\.)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
 	methodPattern = regexp.MustCompile(`^[A-Z][A-Z-]{0,31}$`)
-	variable      = regexp.MustCompile(`^\{[A-Za-z_][A-Za-z0-9_.-]{0,62}\}$`)
 )
 
 var api = spec{
@@ -81,43 +81,23 @@ func wrongTemplate(t string) string {
 		return "is required"
 	case len(t) > maxPath:
 		return fmt.Sprintf("is longer than %d characters", maxPath)
-	case !strings.HasPrefix(t, "/"):
-		return "must begin with /"
-	case strings.ContainsAny(t, "?# "):
-		return "has characters that a path cannot have"
+	case strings.Contains(t, " "):
+		return "has a space, which a path cannot have"
 	}
-	segments := strings.Split(t[1:], "/")
-	seen := map[string]bool{}
-	for i, s := range segments {
-		last := i == len(segments)-1
-		switch {
-		case s == "" && !last:
-			return "has an empty segment"
-		case s == "**" && !last:
-			return "has ** before the end"
-		case s == "**":
-		case variable.MatchString(s):
-			if seen[s] {
-				return fmt.Sprintf("has %s twice", s)
-			}
-			seen[s] = true
-		case strings.ContainsAny(s, "{}*"):
-			return fmt.Sprintf("has %q, which is neither text nor a {variable}", s)
-		}
+	if _, err := match.Shape(t); err != nil {
+		return err.Error()
 	}
 	return ""
 }
 
-// shape is a template without the names of its variables: two operations that
-// differ in nothing else cannot be told apart.
+// shape is what no two operations of one method and API may have in common: they
+// could not be told apart.
 func shape(t string) string {
-	segments := strings.Split(t, "/")
-	for i, s := range segments {
-		if variable.MatchString(s) {
-			segments[i] = "{}"
-		}
+	s, err := match.Shape(t)
+	if err != nil {
+		return t // it was refused before
 	}
-	return strings.Join(segments, "/")
+	return s
 }
 
 var meter = spec{

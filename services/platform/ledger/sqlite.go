@@ -74,10 +74,21 @@ func (s sqlite) pool(ctx context.Context, connections int, pragmas ...string) (*
 	}
 	pool.SetMaxOpenConns(connections)
 	pool.SetMaxIdleConns(connections)
-	if err := pool.PingContext(ctx); err != nil {
+	if err := s.reach(ctx, pool); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", s.cfg.Path, err), pool.Close())
 	}
 	return pool, nil
+}
+
+// reach makes the first connection. Who turns a new file to WAL, or is the last
+// to close one, has it for himself, and SQLite does not wait for that.
+func (s sqlite) reach(ctx context.Context, pool *sql.DB) error {
+	for attempt := 0; ; attempt++ {
+		err := pool.PingContext(ctx)
+		if err == nil || !s.lostRace(err) || !pause(ctx, attempt) {
+			return err
+		}
+	}
 }
 
 // address is the URI of a file, so that any character may stand in its name.
