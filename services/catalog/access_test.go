@@ -22,6 +22,7 @@ import (
 	catalogv1 "github.com/tollway/tollway/schemas/proto/tollway/catalog/v1"
 	"github.com/tollway/tollway/services/catalog"
 	"github.com/tollway/tollway/services/platform/auth"
+	"github.com/tollway/tollway/services/platform/ledger"
 	"github.com/tollway/tollway/services/platform/testenv"
 )
 
@@ -198,8 +199,10 @@ func TestMatrix(t *testing.T) {
 	}
 }
 
-func TestConsumer(t *testing.T) {
-	e := newEnv(t, testenv.Ledger(t), func(c *catalog.Config) { c.MaxApps = 3 })
+func TestRealConsumer(t *testing.T) { testenv.EachLedger(t, consumer) }
+
+func consumer(t *testing.T, db *ledger.DB) {
+	e := newEnv(t, db, func(c *catalog.Config) { c.MaxApps = 3 })
 	e.offer()
 	must[*catalogv1.ApplyResponse](t)(e.Apply(admin, &catalogv1.ApplyRequest{Resources: []*catalogv1.Resource{
 		res(&catalogv1.Product{Name: "products/secret", DisplayName: "Secret"}),
@@ -273,6 +276,16 @@ func TestConsumer(t *testing.T) {
 	refused(t, err, codes.InvalidArgument, "start_time: is in the past")
 	_, err = subscribe(&catalogv1.Subscription{Plan: basic, App: "accounts/globex/apps/other"})
 	refused(t, err, codes.PermissionDenied, "")
+
+	// What it has been subscribed to it sees, also when it is not offered any more.
+	must[*catalogv1.Subscription](t)(e.CreateSubscription(manager, &catalogv1.CreateSubscriptionRequest{Parent: "accounts/acme", Subscription: &catalogv1.Subscription{Plan: "products/secret/plans/x"}}))
+	must[*catalogv1.PlanVersion](t)(e.ArchivePlanVersion(manager, &catalogv1.ArchivePlanVersionRequest{Name: "products/secret/plans/x/versions/1"}))
+	must[*catalogv1.Product](t)(conn.GetProduct(ctx, &catalogv1.GetProductRequest{Name: "products/secret"}))
+	must[*catalogv1.Plan](t)(conn.GetPlan(ctx, &catalogv1.GetPlanRequest{Name: "products/secret/plans/x"}))
+	must[*catalogv1.PlanVersion](t)(conn.GetPlanVersion(ctx, &catalogv1.GetPlanVersionRequest{Name: "products/secret/plans/x/versions/1"}))
+	if products := must[*catalogv1.ListProductsResponse](t)(conn.ListProducts(ctx, &catalogv1.ListProductsRequest{})); len(products.GetProducts()) != 3 {
+		t.Errorf("sees %v", products)
+	}
 
 	log := must[*catalogv1.ListAuditEntriesResponse](t)(conn.ListAuditEntries(ctx, &catalogv1.ListAuditEntriesRequest{PageSize: 1000}))
 	if len(log.GetEntries()) == 0 {

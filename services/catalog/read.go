@@ -64,13 +64,21 @@ func (p *products) of(ctx context.Context, s *store.Stored) (*catalogv1.Product,
 	return product, nil
 }
 
-// visible tells whether the caller may know of a resource.
+// visible tells whether the caller may know of a resource. What a consumer has
+// subscribed to it sees, whatever became of it since.
 func (p *products) visible(ctx context.Context, who caller, s *store.Stored) (bool, error) {
 	if !who.consumer() {
 		return true, nil
 	}
 	product, err := p.of(ctx, s)
-	return err == nil && who.sees(s.Message, product), err
+	if err != nil || who.sees(s.Message, product) {
+		return err == nil, err
+	}
+	switch s.Kind {
+	case kind.Product, kind.Plan, kind.PlanVersion:
+		return store.UsedIn(ctx, p.tx, s.Message.GetName(), who.account)
+	}
+	return false, nil
 }
 
 func get[M kind.Resource](ctx context.Context, s *Service, k *kind.Kind, name string) (M, error) {

@@ -49,6 +49,7 @@ var (
 	resourcesBelow   = sql.LedgerQuery("resources_below")
 	resourcesBetween = sql.LedgerQuery("resources_between")
 	resourceUsers    = sql.LedgerQuery("resource_users")
+	resourceUsedIn   = sql.LedgerQuery("resource_used_in")
 	keyOwner         = sql.LedgerQuery("key_owner")
 	periodOverlap    = sql.LedgerQuery("period_overlap")
 )
@@ -144,6 +145,20 @@ func Users(ctx context.Context, tx *ledger.Tx, name string, limit int) (users []
 		return nil, 0, fmt.Errorf("look for users of %s: %w", name, err)
 	}
 	return users, count, nil
+}
+
+// UsedIn tells whether something below a resource refers to another one, or to
+// what is below that.
+func UsedIn(ctx context.Context, tx *ledger.Tx, target, below string) (bool, error) {
+	var name string
+	err := tx.QueryRow(ctx, resourceUsedIn, target, below).Scan(&name)
+	if errors.Is(err, ledger.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for users of %s: %w", target, err)
+	}
+	return true, nil
 }
 
 // Owner is the resource that has a unique key, "" if none has.
