@@ -58,7 +58,7 @@ func newRootCommand() *cobra.Command {
 	events.AddCommand(newResumeCommand())
 	root.AddCommand(
 		newUpCommand(), newServeCommand(), newMigrateCommand(), newCheckCommand(),
-		newReportCommand(), events, newReconcileCommand(), newRebuildCommand(),
+		newReportCommand(), events, newReconcileCommand(), newRebuildCommand(), newRepublishCommand(),
 	)
 	root.AddCommand(newCatalogCommands()...)
 	return root

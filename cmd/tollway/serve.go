@@ -12,7 +12,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tollway/tollway/services/platform/clickhouse"
+	"github.com/tollway/tollway/services/platform/ledger"
 	"github.com/tollway/tollway/services/platform/logging"
+	"github.com/tollway/tollway/sql"
 )
 
 // services in the order in which a process sets them up: reports know how
@@ -144,8 +146,8 @@ func newMigrateCommand() *cobra.Command {
 	var flags processFlags
 	cmd := &cobra.Command{
 		Use:   "migrate",
-		Short: "Bring the usage store to this version's schema",
-		Long:  "Bring the usage store to this version's schema, on every node. Run again, it\nchanges nothing. `tollway up` and `tollway serve` do it on their own.",
+		Short: "Bring the usage store and the ledger to this version's schema",
+		Long:  "Bring the usage store, on every node, and the ledger to this version's schema. Run\nagain, it changes nothing. `tollway up` and `tollway serve` do it on their own.",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := flags.load(true)
@@ -159,7 +161,11 @@ func newMigrateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%d steps applied.\n", steps)
+			ledgerSteps, err := migrateLedger(cmd.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "Applied %d steps to the usage store and %d to the ledger.\n", steps, ledgerSteps)
 			return nil
 		},
 	}
@@ -171,6 +177,15 @@ func newMigrateCommand() *cobra.Command {
 type usageStore struct {
 	all    *clickhouse.DB // reads all shards
 	shards []*clickhouse.DB
+}
+
+func migrateLedger(ctx context.Context, cfg Config) (int, error) {
+	db, err := ledger.Open(ctx, cfg.Ledger, zerolog.Nop())
+	if err != nil {
+		return 0, err
+	}
+	defer db.Close()
+	return db.Migrate(ctx, sql.LedgerMigrations)
 }
 
 // openClickHouse opens the usage store for a command that works on it
