@@ -114,6 +114,19 @@ func TestApplyRefuses(t *testing.T) {
 	}
 }
 
+// A gateway that sends an API key in clear says by the part of it that is kept
+// whose it is.
+func TestKeyInClear(t *testing.T) {
+	key := record(1, &catalogv1.Resource{Kind: &catalogv1.Resource_Credential{Credential: &catalogv1.Credential{
+		Name: "accounts/a/apps/m/credentials/k", Kind: &catalogv1.Credential_ApiKey{ApiKey: &catalogv1.ApiKey{Prefix: "tk_01234567"}},
+	}}})
+	key.SecretHash = make([]byte, hashSize)
+	c, ok := built(t, []*catalogv1.Record{key}).Credential([]byte(call.ShownKey("tk_01234567_secret")))
+	if !ok || c.ID != "a/m/k" {
+		t.Errorf("got %+v", c)
+	}
+}
+
 // A credential that was revoked can be made again for another app.
 func TestSameCertificateAgain(t *testing.T) {
 	old, now := "accounts/a/apps/m/credentials/k", "accounts/b/apps/m/credentials/k"

@@ -47,7 +47,8 @@ type (
 	}
 	credentialEntry struct {
 		id      string
-		column  string // what a gateway writes, "" for an API key
+		column  string // what the column of a call says before attribution
+		key     bool   // an API key, with this hash
 		hash    [hashSize]byte
 		ends    int64
 		revoked bool
@@ -174,7 +175,8 @@ func parseCredential(id, name string, c *catalogv1.Credential, hash []byte) (any
 		if len(hash) != hashSize {
 			return nil, ErrHash
 		}
-		e.hash = [hashSize]byte(hash)
+		e.key, e.hash = true, [hashSize]byte(hash)
+		e.column = kind.ApiKey.GetPrefix()
 	case *catalogv1.Credential_OauthClient:
 		e.column = string(call.AppendClient(nil, kind.OauthClient.GetIssuer(), kind.OauthClient.GetClientId()))
 	case *catalogv1.Credential_JwtSubject:
@@ -280,9 +282,10 @@ func (s *Snapshot) app(id string) *App {
 func (s *Snapshot) addCredential(v *credentialEntry) {
 	c := &Credential{ID: v.id, App: s.app(parent(v.id)), Ends: v.ends, Revoked: v.revoked}
 	s.credentials[c.ID] = c
-	if v.column == "" {
+	if v.key {
 		s.keys[v.hash] = better(s.keys[v.hash], c)
-	} else {
+	}
+	if v.column != "" {
 		s.credentials[v.column] = better(s.credentials[v.column], c)
 	}
 }

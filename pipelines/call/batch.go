@@ -235,7 +235,11 @@ func (b *Batch) Append(c *Call) {
 	for i := range b.Strings {
 		d := &b.Strings[i]
 		before := len(d.Values)
-		d.Append(c.Strings[i])
+		text := c.Strings[i]
+		if StringColumn(i) == Credential {
+			text = ShownKey(text)
+		}
+		d.Append(text)
 		if len(d.Values) != before {
 			b.size += len(d.Values[before]) + 4
 		}

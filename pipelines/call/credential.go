@@ -9,7 +9,8 @@ import (
 // once a call is attributed. Before that, and where the catalog does not know
 // the credential, it holds what the gateway verified, in one of the forms
 // below. The forms cannot be mistaken for each other or for an id, which has no
-// colon. The text of a token or a key is never in it.
+// colon and slashes. The text of a token or a key is never in it: of an API key
+// that a source sent in clear, the beginning is kept that may be shown.
 
 // AppendClient appends the column's text for a client of an authorization
 // server.
@@ -26,6 +27,21 @@ func AppendSubject(dst []byte, issuer, subject string) []byte {
 // this URI among its names.
 func AppendCertificate(dst []byte, uri string) []byte {
 	return appendCredential(dst, "certificate:", uri, "")
+}
+
+// An API key is keyStart, 8 characters that tell keys apart, and a secret.
+const (
+	keyStart = "tk_"
+	keyShown = len(keyStart) + 8
+)
+
+// ShownKey is what the column holds of an API key: its beginning, by which the
+// catalog knows it. Anything else is returned as it is.
+func ShownKey(credential string) string {
+	if len(credential) > keyShown && credential[:len(keyStart)] == keyStart {
+		return credential[:keyShown]
+	}
+	return credential
 }
 
 // appendCredential writes kind, a and b. A text that the column would cut, or

@@ -46,3 +46,21 @@ func TestCredentialsDiffer(t *testing.T) {
 		}
 	})
 }
+
+// What of a key comes into a batch is what may be shown of it.
+func TestKeyInClear(t *testing.T) {
+	var c Call
+	c.Reset()
+	c.Strings[Credential] = "tk_01234567_abcdefghijklmnopqrstuvwxyz0"
+	b := NewBatch()
+	b.Append(&c)
+	column := &b.Strings[Credential]
+	if got := column.Values[column.Index[0]]; got != "tk_01234567" {
+		t.Errorf("the column holds %q", got)
+	}
+	for _, other := range []string{"", "tk_", "tk_01234567", "acme/web/main", "client:tk_#x"} {
+		if got := ShownKey(other); got != other {
+			t.Errorf("%q becomes %q", other, got)
+		}
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/tollway/tollway/pipelines/call"
 )
 
 func TestNew(t *testing.T) {
@@ -17,6 +19,10 @@ func TestNew(t *testing.T) {
 		key, prefix, err := New()
 		if err != nil {
 			t.Fatal(err)
+		}
+		// What the record of a call keeps of a key is the prefix.
+		if got := call.ShownKey(key); got != prefix {
+			t.Fatalf("of %s… is kept %q", prefix, got)
 		}
 		if !shape.MatchString(key) || !strings.HasPrefix(key, prefix+"_") {
 			t.Fatalf("key has a wrong shape, prefix %s", prefix)
