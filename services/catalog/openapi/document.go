@@ -49,6 +49,9 @@ func parse(text []byte) (*document, error) {
 	if len(d.root.Content) == 0 || d.root.Content[0].Kind != yaml.MappingNode {
 		return nil, errors.New("document is no mapping")
 	}
+	if err := checkKeys(d.root); err != nil {
+		return nil, err
+	}
 	if err := decode(d.root, d); err != nil {
 		return nil, err
 	}
@@ -99,6 +102,38 @@ func unit(digits []byte) rune {
 		return utf8.RuneError // the pattern holds only what can be parsed
 	}
 	return rune(n)
+}
+
+// maxKeys bounds a mapping: the YAML reader compares every key with every other.
+const maxKeys = 10_000
+
+// checkKeys refuses keys that stand twice, before the YAML reader does: it makes
+// an error of every pair, which a small file can turn into gigabytes. Aliases
+// are not followed, so every mapping is looked at once.
+func checkKeys(n *yaml.Node) error {
+	if n.Kind == yaml.MappingNode {
+		if len(n.Content)/2 > maxKeys {
+			return fmt.Errorf("line %d: mapping has %d keys; at most %d are read", n.Line, len(n.Content)/2, maxKeys)
+		}
+		type key struct {
+			kind  yaml.Kind
+			value string
+		}
+		lines := make(map[key]int, len(n.Content)/2)
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			k := n.Content[i]
+			if line, twice := lines[key{k.Kind, k.Value}]; twice {
+				return fmt.Errorf("line %d: mapping key %q already defined at line %d", k.Line, k.Value, line)
+			}
+			lines[key{k.Kind, k.Value}] = k.Line
+		}
+	}
+	for _, child := range n.Content {
+		if err := checkKeys(child); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // entry is a value of a mapping and the line of its key.

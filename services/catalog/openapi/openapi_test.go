@@ -170,8 +170,8 @@ func TestBadDocuments(t *testing.T) {
 		{paths("  /a: {parameters: []}"), "paths: there is no operation"},
 		{paths("  [/a]"), "paths: line 3: found !!seq, want a mapping"},
 		{paths("  /a: 5"), "line 3: /a: line 3: found !!int `5`, want a mapping"},
-		{paths("  /a: {get: {}}\n  /b: {}\n  /a: {put: {}}"), `paths: line 5: mapping key "/a" already defined at line 3`},
-		{paths("  /a:\n    get: {}\n    get: {}"), `line 3: /a: line 5: mapping key "get" already defined at line 4`},
+		{paths("  /a: {get: {}}\n  /b: {}\n  /a: {put: {}}"), `line 5: mapping key "/a" already defined at line 3`},
+		{paths("  /a:\n    get: {}\n    get: {}"), `line 5: mapping key "get" already defined at line 4`},
 		{paths("  /a:\n    get: [x]"), "line 4: GET /a: line 4: found !!seq, want a mapping"},
 		{paths("  /a:\n    get: {operationId: [x]}"), "line 4: GET /a: line 4: found !!seq, want text"},
 		{paths("  /a:\n    get: {tags: x}"), "line 4: GET /a: line 4: found !!str `x`, want a list"},
@@ -202,6 +202,24 @@ func TestBadDocuments(t *testing.T) {
 	}
 	if _, _, err := Import(make([]byte, maxDocument+1)); err == nil || !strings.Contains(err.Error(), "at most") {
 		t.Errorf("oversize: %v", err)
+	}
+}
+
+// A key that stands very often must not become an error for every pair, which
+// no machine has the memory for.
+func TestManyKeys(t *testing.T) {
+	var distinct strings.Builder
+	for i := range maxKeys + 1 {
+		fmt.Fprintf(&distinct, "k%d: x\n", i)
+	}
+	for _, c := range []struct{ text, want string }{
+		{strings.Repeat("a: &a\n", maxKeys), `line 2: mapping key "a" already defined at line 1`},
+		{"openapi: 3.0.0\npaths: {/a: {get: {}}}\nx: {y: [{b: 1, b: 2}]}", `line 3: mapping key "b" already defined at line 3`},
+		{distinct.String(), "line 1: mapping has 10001 keys; at most 10000 are read"},
+	} {
+		if _, _, err := Import([]byte(c.text)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got %v, want %s", err, c.want)
+		}
 	}
 }
 
