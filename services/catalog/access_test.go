@@ -35,6 +35,7 @@ func (e *env) serve() *grpc.ClientConn {
 		tokens[string(role)] = auth.Principal{Name: "tokens/" + string(role), Role: role}
 	}
 	tokens["scoped"] = auth.Principal{Name: "tokens/scoped", Role: auth.Admin, Scopes: []string{"catalog.write"}}
+	tokens["lender"] = auth.Principal{Name: "tokens/lender", Role: auth.Admin, Scopes: []string{"tokens.write", "reports.read"}}
 	guard, err := auth.NewGuard(auth.Static(tokens), catalog.Rules)
 	if err != nil {
 		e.t.Fatal(err)
@@ -325,6 +326,36 @@ func TestApplyAsksForEveryKind(t *testing.T) {
 		_, err := conn.Apply(bearer(c.token), &catalogv1.ApplyRequest{Resources: []*catalogv1.Resource{res(c.what)}})
 		if status.Code(err) != c.want {
 			t.Errorf("%s applies %v: %v, want %s", c.token, c.what, err, c.want)
+		}
+	}
+}
+
+// TestScopesAreNotExceeded: a token that is limited to scopes cannot make itself,
+// or another, more than it is.
+func TestScopesAreNotExceeded(t *testing.T) {
+	e := newEnv(t, testenv.Ledger(t))
+	conn := catalogv1.NewCatalogClient(e.serve())
+	for _, c := range []struct {
+		token  string
+		scopes []string
+		want   codes.Code
+	}{
+		{"lender", nil, codes.PermissionDenied},
+		{"lender", []string{"reports.read", "catalog.write"}, codes.PermissionDenied},
+		{"lender", []string{"reports.read"}, codes.OK},
+		{"admin", nil, codes.OK},
+	} {
+		made, err := conn.CreateToken(bearer(c.token), &catalogv1.CreateTokenRequest{Token: &catalogv1.Token{Role: "admin", Scopes: c.scopes}})
+		if status.Code(err) != c.want {
+			t.Errorf("%s makes a token with %v: %v, want %s", c.token, c.scopes, err, c.want)
+		}
+		if err != nil || len(c.scopes) == 0 {
+			continue
+		}
+		made.Scopes = nil
+		mask := &fieldmaskpb.FieldMask{Paths: []string{"scopes"}}
+		if _, err := conn.UpdateToken(bearer(c.token), &catalogv1.UpdateTokenRequest{Token: made, UpdateMask: mask}); status.Code(err) != codes.PermissionDenied {
+			t.Errorf("%s widens a token: %v", c.token, err)
 		}
 	}
 }

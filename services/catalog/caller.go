@@ -67,6 +67,19 @@ func (c caller) writes(k *kind.Kind) error {
 	return denied("role %s, or the token's scopes, do not allow to change resources like %s", c.role, k.Pattern())
 }
 
+// lends checks that a token gets no more than its maker has: one that is limited
+// to scopes makes only tokens that are limited to the same or fewer.
+func (c caller) lends(scopes []string) error {
+	if len(c.scopes) == 0 {
+		return nil
+	}
+	beyond := func(scope string) bool { return !slices.Contains(c.scopes, scope) }
+	if len(scopes) == 0 || slices.ContainsFunc(scopes, beyond) {
+		return denied("a token that is limited to scopes can give others no more than these: %s", strings.Join(c.scopes, ", "))
+	}
+	return nil
+}
+
 // author is the caller as the audit log knows it. All entries of one request
 // have one id.
 func (c caller) author(ctx context.Context) store.Author {

@@ -121,6 +121,9 @@ func beginToken(_ context.Context, u *unit, m kind.Resource) (secret, error) {
 	if err := u.future("expire_time", t.GetExpireTime()); err != nil {
 		return secret{}, err
 	}
+	if err := u.who.lends(t.GetScopes()); err != nil {
+		return secret{}, err
+	}
 	text, hash, err := auth.NewToken(auth.Role(t.GetRole()))
 	if err != nil {
 		return secret{}, err
@@ -129,6 +132,11 @@ func beginToken(_ context.Context, u *unit, m kind.Resource) (secret, error) {
 }
 
 func changeToken(_ context.Context, u *unit, _, after kind.Resource, fields []string) error {
+	if contains(fields, "role") || contains(fields, "scopes") {
+		if err := u.who.lends(after.(*catalogv1.Token).GetScopes()); err != nil {
+			return err
+		}
+	}
 	if !contains(fields, "expire_time") {
 		return nil
 	}
