@@ -359,3 +359,32 @@ func TestScopesAreNotExceeded(t *testing.T) {
 		}
 	}
 }
+
+// TestApplyUnchanged: what a role may not see it is not shown, and what it may
+// not change it does not take out of its set, though it applies it as it is.
+func TestApplyUnchanged(t *testing.T) {
+	e := newEnv(t, testenv.Ledger(t))
+	conn := catalogv1.NewCatalogClient(e.serve())
+	token := &catalogv1.Token{Name: "tokens/x", Role: "gateway"}
+	meter := &catalogv1.Meter{Name: "meters/x", Unit: "x", Aggregation: catalogv1.Aggregation_COUNT}
+	apply := func(role, set string, m proto.Message) error {
+		_, err := conn.Apply(bearer(role), &catalogv1.ApplyRequest{Set: set, Resources: []*catalogv1.Resource{res(m)}})
+		return err
+	}
+	for _, c := range []struct {
+		role, set string
+		what      proto.Message
+		want      codes.Code
+	}{
+		{"admin", "tokens", token, codes.OK},
+		{"admin", "meters", meter, codes.OK},
+		{"product_manager", "tokens", token, codes.PermissionDenied},
+		{"finance", "meters", meter, codes.OK},
+		{"finance", "other", meter, codes.PermissionDenied},
+		{"product_manager", "other", meter, codes.OK},
+	} {
+		if err := apply(c.role, c.set, c.what); status.Code(err) != c.want {
+			t.Errorf("%s applies %v in set %s: %v, want %s", c.role, c.what, c.set, err, c.want)
+		}
+	}
+}

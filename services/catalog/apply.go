@@ -231,6 +231,10 @@ func (u *unit) applyOne(ctx context.Context, it item) error {
 	if err := checkEtag(before, it.etag); err != nil {
 		return err
 	}
+	// The answer shows the resource even where it does not change.
+	if err := u.who.reads(it.kind); err != nil {
+		return err
+	}
 	m := proto.Clone(it.message).(kind.Resource)
 	for _, field := range it.kind.Kept() {
 		if !kind.HasField(m, field) {
@@ -312,6 +316,11 @@ func (u *unit) putInSet(ctx context.Context, set string, items []item) error {
 		}
 		if was == set {
 			continue
+		}
+		// Sets decide what is pruned, so this is a change, even where the
+		// resource is as it was.
+		if err := u.who.writes(it.kind); err != nil {
+			return it.locate(err)
 		}
 		if err := store.PutInSet(ctx, u.tx, it.name, set); err != nil {
 			return err

@@ -67,6 +67,17 @@ func (c caller) writes(k *kind.Kind) error {
 	return denied("role %s, or the token's scopes, do not allow to change resources like %s", c.role, k.Pattern())
 }
 
+// reads checks that the caller, who may apply, may see resources of a kind: who
+// may change them may, whatever the scopes are.
+func (c caller) reads(k *kind.Kind) error {
+	rule := accessTo(k).read
+	scoped := len(c.scopes) == 0 || slices.Contains(c.scopes, rule.Scope)
+	if c.writes(k) == nil || scoped && slices.Contains(rule.Roles, c.role) {
+		return nil
+	}
+	return denied("role %s, or the token's scopes, do not allow to see resources like %s", c.role, k.Pattern())
+}
+
 // lends checks that a token gets no more than its maker has: one that is limited
 // to scopes makes only tokens that are limited to the same or fewer.
 func (c caller) lends(scopes []string) error {
