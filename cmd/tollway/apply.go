@@ -57,6 +57,11 @@ document is wrong, nothing is applied, and the error names its file and line.
 
 New API keys and tokens are printed once, here, and kept nowhere.
 
+What ` + "`tollway get all -o yaml`" + ` writes makes an equal catalog elsewhere: a subscription
+that is new there keeps its state, its reason and the versions it was under
+(phases), and a credential stays revoked. Where they exist already, these fields
+are ignored. API keys and tokens are made anew, and audit entries are not copied.
+
 With --api the one file is an OpenAPI document, and the API's operations are made
 from it.
 

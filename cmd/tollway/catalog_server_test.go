@@ -199,9 +199,16 @@ func sampleCompany(t *testing.T, db *ledger.DB) {
 
 // What get prints as YAML is the catalog: applied to an empty one it makes the
 // same, and applied again it changes nothing.
-func TestCatalogRoundTrip(t *testing.T) {
-	newCatalog(t, testenv.Ledger(t))
+func TestRealCatalogRoundTrip(t *testing.T) { testenv.EachLedger(t, catalogRoundTrip) }
+
+func catalogRoundTrip(t *testing.T, db *ledger.DB) {
+	newCatalog(t, db)
 	ok(t, "apply", "-f", sampleFolder(t))
+	ok(t, "subscription", "move", "contoso/commerce", "commerce/free")
+	ok(t, "subscription", "suspend", "contoso/commerce", "--reason", "unpaid")
+	ok(t, "credential", "revoke", "northwind/warehouse/certificate")
+	ok(t, "credential", "create", "northwind/warehouse", "--id", "first")
+	ok(t, "credential", "rotate", "northwind/warehouse/first", "--id", "second", "--overlap", "1s")
 	copied := filepath.Join(t.TempDir(), "copy.yaml")
 	write(t, copied, ok(t, "get", "all", "-o", "yaml"))
 	if out := ok(t, "apply", "-f", copied); strings.Contains(out, "created") || strings.Contains(out, "updated") {

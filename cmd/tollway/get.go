@@ -93,8 +93,8 @@ func newGetCommand(client *catalogClient) *cobra.Command {
 their plurals and short forms, or all. A name is whole, accounts/acme/apps/web, or
 its ids, acme/web.
 
--o yaml leaves out what only the server sets, so that it can be applied; -o json
-has everything. -o name prints names alone, -o csv what the table shows.`,
+-o yaml leaves out what belongs to one installation, so that it can be applied,
+here or elsewhere (see ` + "`tollway apply --help`" + `); -o json has everything. -o name prints names alone, -o csv what the table shows.`,
 		Example: `  tollway get accounts
   tollway get app acme/web -o yaml
   tollway get credentials --account acme

@@ -92,7 +92,7 @@ func readItems(resources []*catalogv1.Resource) ([]item, error) {
 			continue
 		}
 		first[it.name] = i
-		k.ClearOutput(it.message)
+		k.ClearStamp(it.message)
 		probe := proto.Clone(it.message).(kind.Resource)
 		k.Normalize(probe)
 		k.Validate(probe, &v)
@@ -166,13 +166,15 @@ func (u *unit) removeUnused(ctx context.Context, gone []*store.Stored) ([]*store
 	return used, nil
 }
 
-// compareVersions puts the versions of plans in the order of their numbers, in
-// which they are published.
+// compareVersions puts the versions of plans in the order in which they can be
+// published: of their starts, and then of their numbers.
 func compareVersions(a, b item) int {
-	if a.kind != kind.PlanVersion || b.kind != kind.PlanVersion {
+	v, ok := a.message.(*catalogv1.PlanVersion)
+	w, both := b.message.(*catalogv1.PlanVersion)
+	if !ok || !both {
 		return 0
 	}
-	return cmp.Compare(number(a.name), number(b.name))
+	return cmp.Or(v.GetStartTime().AsTime().Compare(w.GetStartTime().AsTime()), cmp.Compare(number(a.name), number(b.name)))
 }
 
 // checkDangling lists all references to what is not there and will not be.

@@ -79,8 +79,11 @@ func beginApp(ctx context.Context, u *unit, m kind.Resource) (secret, error) {
 
 func beginCredential(ctx context.Context, u *unit, m kind.Resource) (secret, error) {
 	c := m.(*catalogv1.Credential)
-	if err := u.future("expire_time", c.GetExpireTime()); err != nil {
+	if err := u.expiresFirst(c.GetExpireTime()); err != nil {
 		return secret{}, err
+	}
+	if revoked := c.GetRevokeTime(); revoked != nil && revoked.AsTime().After(u.now) {
+		return secret{}, wrong("revoke_time", "is in the future")
 	}
 	if err := u.limit(ctx, kind.Credential, m, u.s.cfg.MaxCredentials); err != nil {
 		return secret{}, err
@@ -118,7 +121,7 @@ func changeCredential(_ context.Context, u *unit, before, after kind.Resource, f
 
 func beginToken(_ context.Context, u *unit, m kind.Resource) (secret, error) {
 	t := m.(*catalogv1.Token)
-	if err := u.future("expire_time", t.GetExpireTime()); err != nil {
+	if err := u.expiresFirst(t.GetExpireTime()); err != nil {
 		return secret{}, err
 	}
 	if err := u.who.lends(t.GetScopes()); err != nil {
@@ -141,6 +144,15 @@ func changeToken(_ context.Context, u *unit, _, after kind.Resource, fields []st
 		return nil
 	}
 	return u.future("expire_time", after.(*catalogv1.Token).GetExpireTime())
+}
+
+// expiresFirst refuses a new resource that has expired, unless a file brings it
+// from an installation where it was used before.
+func (u *unit) expiresFirst(t *timestamppb.Timestamp) error {
+	if u.transitions {
+		return nil
+	}
+	return u.future("expire_time", t)
 }
 
 // future refuses a moment that has passed.

@@ -60,8 +60,8 @@ func beginPlanVersion(ctx context.Context, u *unit, m kind.Resource) (secret, er
 		return secret{}, nil
 	case v.GetState() == published && u.transitions:
 		return secret{}, u.mayPublish(ctx, v)
-	case u.transitions:
-		return secret{}, wrong("state", "is %s, but a new version is a DRAFT or PUBLISHED", v.GetState())
+	case v.GetState() == archived && u.transitions:
+		return secret{}, nil
 	}
 	return secret{}, wrong("state", "is changed by PublishPlanVersion and ArchivePlanVersion; a new version is a DRAFT")
 }

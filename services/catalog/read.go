@@ -48,7 +48,7 @@ func (p *products) of(ctx context.Context, s *store.Stored) (*catalogv1.Product,
 	case kind.Plan:
 		name = s.Parent
 	case kind.PlanVersion:
-		name = productOf(s.Parent)
+		name = kind.ProductOf(s.Parent)
 	default:
 		return nil, nil
 	}

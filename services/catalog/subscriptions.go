@@ -2,8 +2,10 @@ package catalog
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -35,11 +37,6 @@ func isOver(s *catalogv1.Subscription, now time.Time) bool {
 	return state == ended || state == rejected
 }
 
-func productOf(plan string) string {
-	product, _ := kind.Split(plan)
-	return product
-}
-
 // adoptSubscription takes a state that was read as the one that is stored, and
 // a start that was not said as the one that is there, or now.
 func adoptSubscription(u *unit, before, m kind.Resource) {
@@ -64,11 +61,17 @@ func beginSubscription(ctx context.Context, u *unit, m kind.Resource) (secret, e
 	if err := u.limit(ctx, kind.Subscription, m, u.s.cfg.MaxSubscriptions); err != nil {
 		return secret{}, err
 	}
-	if end := s.GetEndTime(); end != nil && !end.AsTime().After(s.GetStartTime().AsTime()) {
-		return secret{}, wrong("end_time", "is not after the start")
-	}
 	if err := u.setFirstState(ctx, s); err != nil {
 		return secret{}, err
+	}
+	if len(s.GetPhases()) > 0 {
+		if err := u.checkPhases(ctx, s); err != nil {
+			return secret{}, err
+		}
+		return secret{}, u.checkOverlap(ctx, s)
+	}
+	if endsBeforeStart(s) {
+		return secret{}, wrong("end_time", "is not after the start")
 	}
 	version, err := u.resolve(ctx, s.GetPlan(), kind.AccountOf(s.GetName()), s.GetStartTime().AsTime())
 	if err != nil {
@@ -76,6 +79,53 @@ func beginSubscription(ctx context.Context, u *unit, m kind.Resource) (secret, e
 	}
 	s.Phases = []*catalogv1.SubscriptionPhase{{StartTime: s.GetStartTime(), PlanVersion: version}}
 	return secret{}, u.checkOverlap(ctx, s)
+}
+
+// endsBeforeStart tells that it was ended before it began, and never holds.
+func endsBeforeStart(s *catalogv1.Subscription) bool {
+	return s.GetEndTime() != nil && !s.GetEndTime().AsTime().After(s.GetStartTime().AsTime())
+}
+
+// checkPhases judges the phases that a file brings back: they are what moves made
+// of them, also under versions that are archived by now.
+func (u *unit) checkPhases(ctx context.Context, s *catalogv1.Subscription) error {
+	var v kind.Violations
+	account, before := kind.AccountOf(s.GetName()), time.Time{}
+	for i, p := range s.GetPhases() {
+		v.Prefix = fmt.Sprintf("phases[%d].", i)
+		start := p.GetStartTime().AsTime()
+		switch {
+		case p.GetStartTime().CheckValid() != nil:
+			v.Add("start_time", "is no time")
+		case i == 0 && !start.Equal(s.GetStartTime().AsTime()):
+			v.Add("start_time", "is not when the subscription starts")
+		case i > 0 && !start.After(before):
+			v.Add("start_time", "is not after the phase before it")
+		}
+		before = start
+		if p.GetPlanVersion() == "" {
+			v.Add("plan_version", "is required")
+			continue
+		}
+		stored, err := store.Get(ctx, u.tx, p.GetPlanVersion())
+		if err != nil {
+			return err
+		}
+		version := stored.Message.(*catalogv1.PlanVersion)
+		switch of := version.GetAccount(); {
+		case kind.ProductOf(stored.Parent) != kind.ProductOf(s.GetPlan()):
+			v.Add("plan_version", "%s is of another product than %s", stored.Name, s.GetPlan())
+		case version.GetState() == draft, of != "" && of != account:
+			v.Add("plan_version", "%s must have been published, for this account or for everyone", stored.Name)
+		}
+	}
+	v.Prefix = ""
+	// Where an end was put before a move, the plan is still that of the move.
+	last, _ := kind.Split(s.GetPhases()[len(s.GetPhases())-1].GetPlanVersion())
+	if last != s.GetPlan() && s.GetEndTime() == nil {
+		v.Add("phases", "end under %s, not under %s; leave them out to begin with the version that holds", last, s.GetPlan())
+	}
+	return v.Err()
 }
 
 // setFirstState decides whether a new subscription needs approval.
@@ -95,7 +145,7 @@ func (u *unit) setFirstState(ctx context.Context, s *catalogv1.Subscription) err
 	if s.GetStartTime().AsTime().Before(u.now) {
 		return wrong("start_time", "is in the past")
 	}
-	stored, err := store.Get(ctx, u.tx, productOf(s.GetPlan()))
+	stored, err := store.Get(ctx, u.tx, kind.ProductOf(s.GetPlan()))
 	if err != nil {
 		return err
 	}
@@ -203,7 +253,7 @@ func (u *unit) checkEnd(s *catalogv1.Subscription) error {
 	if end == nil {
 		return nil
 	}
-	if !end.AsTime().After(s.GetStartTime().AsTime()) {
+	if endsBeforeStart(s) {
 		return wrong("end_time", "is not after the start")
 	}
 	if end.AsTime().Before(u.now) {
@@ -258,8 +308,8 @@ func (u *unit) moveTarget(ctx context.Context, s *catalogv1.Subscription, target
 		plan, _ = kind.Split(target)
 	}
 	first, _ := kind.Split(s.GetPhases()[0].GetPlanVersion())
-	if productOf(plan) != productOf(first) {
-		return "", "", wrong("plan", "%s is no plan of %s; end this subscription and make another one", plan, productOf(first))
+	if kind.ProductOf(plan) != kind.ProductOf(first) {
+		return "", "", wrong("plan", "%s is no plan of %s; end this subscription and make another one", plan, kind.ProductOf(first))
 	}
 	there, err := u.kindOf(ctx, target)
 	if err != nil {
@@ -284,15 +334,14 @@ func (u *unit) moveTarget(ctx context.Context, s *catalogv1.Subscription, target
 
 // period is when a subscription holds its subject's place for the product.
 func period(s *catalogv1.Subscription) (store.Period, bool) {
-	p := store.Period{Subject: s.GetApp(), Product: productOf(s.GetPlan()), Start: s.GetStartTime().AsTime()}
+	p := store.Period{Subject: s.GetApp(), Product: kind.ProductOf(s.GetPlan()), Start: s.GetStartTime().AsTime()}
 	if p.Subject == "" {
 		p.Subject = kind.AccountOf(s.GetName())
 	}
 	if end := s.GetEndTime(); end != nil {
 		p.End = end.AsTime()
 	}
-	empty := s.GetEndTime() != nil && !p.End.After(p.Start) // ended before it began
-	return p, s.GetState() != rejected && !empty
+	return p, s.GetState() != rejected && !endsBeforeStart(s)
 }
 
 func (u *unit) checkOverlap(ctx context.Context, s *catalogv1.Subscription) error {
@@ -366,11 +415,9 @@ func must(u *unit, s *catalogv1.Subscription, states ...catalogv1.SubscriptionSt
 	return nil
 }
 
-const maxReason = 1000
-
 func checkReason(reason string) error {
-	if len(reason) > maxReason {
-		return wrong("reason", "is longer than %d characters", maxReason)
+	if utf8.RuneCountInString(reason) > kind.MaxReason {
+		return wrong("reason", "is longer than %d characters", kind.MaxReason)
 	}
 	return nil
 }

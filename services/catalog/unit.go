@@ -25,8 +25,8 @@ type unit struct {
 	w   *store.Writer
 	who caller
 	now time.Time
-	// transitions allows to say the state of a plan version or a subscription, as
-	// files do.
+	// transitions allows to say in which state a resource is, and what led there,
+	// as files do.
 	transitions bool
 	// dry: nothing will be committed.
 	dry     bool
@@ -134,7 +134,11 @@ func (u *unit) create(ctx context.Context, k *kind.Kind, name string, in proto.M
 		return nil, err
 	}
 	m := proto.Clone(in).(kind.Resource)
-	k.ClearOutput(m)
+	if u.transitions {
+		k.ClearStamp(m)
+	} else {
+		k.ClearOutput(m)
+	}
 	kind.SetName(m, name)
 	if err := u.free(ctx, k, name); err != nil {
 		return nil, err

@@ -153,14 +153,27 @@ func Name(r *catalogv1.Resource) string {
 	return ""
 }
 
-// serverOnly are the fields that only the server sets, by message. They are
-// left out of written files and ignored in read ones, so that what was got from
-// the server can be given back to it.
+// serverOnly are the fields that only the server sets, by message.
 var serverOnly = map[protoreflect.Name][]protoreflect.Name{
 	"Credential":   {"revoke_time"},
 	"ApiKey":       {"prefix", "key"},
 	"Subscription": {"phases", "reason"},
 	"Token":        {"token", "last_used_time"},
+}
+
+// restored are those of them that are in files all the same: they say what became
+// of a resource, for an installation where it is new. One that has the resource
+// ignores them.
+var restored = map[protoreflect.Name][]protoreflect.Name{
+	"Credential":   {"revoke_time"},
+	"Subscription": {"phases", "reason"},
+}
+
+// inFiles tells whether files have a field. The others are left out of written
+// files and ignored in read ones, so that what was got from the server can be
+// given back to it.
+func inFiles(f protoreflect.FieldDescriptor) bool {
+	return !ServerOnly(f) || slices.Contains(restored[f.ContainingMessage().Name()], f.Name())
 }
 
 // ServerOnly tells whether only the server sets a field. An etag counts: it

@@ -241,7 +241,7 @@ func (r *reader) message(n *yaml.Node, m protoreflect.Message, path string, kind
 			continue
 		}
 		r.at[where] = r.position(key)
-		if ServerOnly(f) {
+		if !inFiles(f) {
 			continue
 		}
 		r.field(value, m, f, where)
@@ -255,7 +255,7 @@ func fieldNames(fields interface {
 }) string {
 	var names []string
 	for i := range fields.Len() {
-		if f := fields.Get(i); !ServerOnly(f) {
+		if f := fields.Get(i); inFiles(f) {
 			names = append(names, string(f.Name()))
 		}
 	}

@@ -18,7 +18,7 @@ import (
 )
 
 // Write writes resources as the documents of one YAML file, which Parse reads
-// back: without the fields that only the server sets.
+// back: without the fields that files do not have.
 func Write(out io.Writer, resources []*catalogv1.Resource) error {
 	for i, r := range resources {
 		text, err := Text(r, false)
@@ -35,8 +35,7 @@ func Write(out io.Writer, resources []*catalogv1.Resource) error {
 	return nil
 }
 
-// Text is a resource as YAML, with or without the fields that only the server
-// sets.
+// Text is a resource as YAML, with or without the fields that files do not have.
 func Text(r *catalogv1.Resource, everything bool) (string, error) {
 	kind, m := Open(r)
 	if kind == nil {
@@ -75,7 +74,7 @@ func (w writer) message(m protoreflect.Message) *yaml.Node {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
 		f := fields.Get(i)
-		if !m.Has(f) || !w.everything && ServerOnly(f) {
+		if !m.Has(f) || !w.everything && !inFiles(f) {
 			continue
 		}
 		n.Content = append(n.Content, text(string(f.Name())), w.field(f, m.Get(f)))

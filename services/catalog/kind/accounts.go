@@ -45,8 +45,12 @@ var credential = spec{
 	immutable:  credentialKinds,
 	outputOnly: []string{"revoke_time", "api_key.prefix", "api_key.key"},
 	kept:       []string{"expire_time"},
-	normalize:  changes(func(c *catalogv1.Credential) { microseconds(c.GetExpireTime()) }),
-	validate:   checks(checkCredential),
+	restored:   []string{"revoke_time"},
+	normalize: changes(func(c *catalogv1.Credential) {
+		microseconds(c.GetExpireTime())
+		microseconds(c.GetRevokeTime())
+	}),
+	validate: checks(checkCredential),
 	uniqueKeys: with(func(c *catalogv1.Credential) []UniqueKey {
 		// An issuer has no space in it, so these cannot be read in two ways.
 		switch k := c.GetKind().(type) {
@@ -64,6 +68,7 @@ var credential = spec{
 func checkCredential(c *catalogv1.Credential, v *Violations) {
 	length(v, "display_name", c.GetDisplayName(), maxDisplayName)
 	moment(v, "expire_time", c.GetExpireTime())
+	moment(v, "revoke_time", c.GetRevokeTime())
 	switch k := c.GetKind().(type) {
 	case nil:
 		v.Add("kind", "one of %s is required", strings.Join(credentialKinds, ", "))

@@ -34,10 +34,14 @@ const (
 	maxCharges     = 100
 	maxTiers       = 100
 	maxQuotas      = 100
+	maxPhases      = 1000
 	maxFilter      = 4096
 	maxScopes      = 50
 	maxURI         = 2048
 )
+
+// MaxReason bounds why a subscription was rejected, suspended or ended.
+const MaxReason = 1000
 
 func length(v *Violations, field, text string, limit int) {
 	if utf8.RuneCountInString(text) > limit {

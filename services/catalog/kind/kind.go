@@ -34,8 +34,9 @@ type Kind struct {
 type spec struct {
 	// immutable fields keep their value for ever, outputOnly ones are set by the
 	// server. kept ones keep theirs when an applied file does not name them,
-	// because commands and time change them too.
-	immutable, outputOnly, kept []string
+	// because commands and time change them too. restored are those output-only
+	// ones that a file brings back with a resource that is new here.
+	immutable, outputOnly, kept, restored []string
 	// numbered ids are numbers from 1 on.
 	numbered   bool
 	normalize  func(proto.Message)

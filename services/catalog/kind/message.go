@@ -2,6 +2,7 @@ package kind
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,11 +50,22 @@ func SetName(m proto.Message, name string) {
 
 // ClearOutput clears what only the server may set, the etag included.
 func (k *Kind) ClearOutput(m proto.Message) {
+	k.ClearStamp(m)
+	for _, path := range k.restored {
+		clearPath(m.ProtoReflect(), path)
+	}
+}
+
+// ClearStamp is ClearOutput for a resource of a file, which may bring back what
+// the server set in another installation.
+func (k *Kind) ClearStamp(m proto.Message) {
 	for _, path := range common {
 		clearPath(m.ProtoReflect(), path)
 	}
 	for _, path := range k.outputOnly {
-		clearPath(m.ProtoReflect(), path)
+		if !slices.Contains(k.restored, path) {
+			clearPath(m.ProtoReflect(), path)
+		}
 	}
 }
 

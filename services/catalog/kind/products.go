@@ -54,7 +54,7 @@ var planVersion = spec{
 		amount(v, "recurring_fee", p.GetRecurringFee(), p.GetCurrency())
 		charges(v, p.GetCharges())
 		quotas(v, p.GetQuotas())
-		if p.GetState() == catalogv1.PlanVersionState_PUBLISHED {
+		if s := p.GetState(); s == catalogv1.PlanVersionState_PUBLISHED || s == catalogv1.PlanVersionState_ARCHIVED {
 			complete(p, v)
 		}
 	}),
@@ -181,18 +181,30 @@ func quotas(v *Violations, all []*catalogv1.QuotaLimit) {
 	lineIDs(v, "quotas", ids)
 }
 
+// ProductOf is the product that a plan is of.
+func ProductOf(plan string) string {
+	product, _ := Split(plan)
+	return product
+}
+
 var subscription = spec{
 	immutable:  []string{"app"},
 	outputOnly: []string{"phases", "reason"},
 	kept:       []string{"state", "start_time", "end_time"},
+	restored:   []string{"phases", "reason"},
 	normalize: changes(func(s *catalogv1.Subscription) {
 		microseconds(s.GetStartTime())
 		microseconds(s.GetEndTime())
+		for _, p := range s.GetPhases() {
+			microseconds(p.GetStartTime())
+		}
 	}),
 	validate: checks(func(s *catalogv1.Subscription, v *Violations) {
 		required(v, "plan", s.GetPlan(), 400)
 		moment(v, "start_time", s.GetStartTime())
 		moment(v, "end_time", s.GetEndTime())
+		length(v, "reason", s.GetReason(), MaxReason)
+		count(v, "phases", len(s.GetPhases()), maxPhases)
 		if account := AccountOf(s.GetName()); s.GetApp() != "" && AccountOf(s.GetApp()) != account {
 			v.Add("app", "%q is not an app of %s", s.GetApp(), account)
 		}

@@ -5914,7 +5914,9 @@ type ApplyRequest struct {
 	// In any order: what refers to another may come before it. A resource that
 	// is there becomes as it says, and a field that is not set is cleared. Only
 	// what commands and time change too stays where it is not set: states, the
-	// start and end of subscriptions, and when credentials expire.
+	// start and end of subscriptions, and when credentials expire. A resource
+	// that is new keeps what it brings of another installation: the phases and
+	// the reason of a subscription, and when a credential was revoked.
 	Resources []*Resource `protobuf:"bytes,1,rep,name=resources,proto3" json:"resources,omitempty"`
 	// Say what would change, and change nothing.
 	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
