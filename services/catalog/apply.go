@@ -130,6 +130,10 @@ func (u *unit) applyAll(ctx context.Context, items []item, leaving []string) err
 	if err != nil {
 		return err
 	}
+	if err := u.giveUpKeys(ctx, items); err != nil {
+		return err
+	}
+	u.items = items
 	ordered := slices.Clone(items)
 	slices.SortStableFunc(ordered, func(a, b item) int {
 		return cmp.Or(cmp.Compare(a.kind.Rank, b.kind.Rank), compareVersions(a, b))
@@ -141,6 +145,27 @@ func (u *unit) applyAll(ctx context.Context, items []item, leaving []string) err
 	}
 	for _, s := range used {
 		if err := u.remove(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// giveUpKeys has resources give up what only one may have and they will not have
+// any more, so that those of one request can exchange it.
+func (u *unit) giveUpKeys(ctx context.Context, items []item) error {
+	for _, it := range items {
+		if len(it.kind.UniqueKeys(it.message)) == 0 {
+			continue
+		}
+		before, err := u.find(ctx, it.kind, it.name)
+		if err != nil {
+			return it.locate(err)
+		}
+		if before == nil {
+			continue
+		}
+		if err := u.w.GiveUp(ctx, before, it.message); err != nil {
 			return err
 		}
 	}

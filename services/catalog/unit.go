@@ -31,6 +31,7 @@ type unit struct {
 	// dry: nothing will be committed.
 	dry     bool
 	kinds   map[string]*kind.Kind // of names that were looked up
+	items   []item                // of the request, if it has several
 	changes []change
 }
 
@@ -62,6 +63,9 @@ func (s *Service) writeAs(ctx context.Context, who caller, dry bool, fn func(u *
 		now := s.deps.Now().UTC().Truncate(time.Microsecond)
 		u := &unit{s: s, tx: tx, w: store.NewWriter(tx, author, now), who: who, now: now, dry: dry, kinds: map[string]*kind.Kind{}}
 		if err := fn(u); err != nil {
+			return err
+		}
+		if err := u.checkMatching(ctx); err != nil {
 			return err
 		}
 		done = u.changes

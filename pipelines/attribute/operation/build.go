@@ -18,8 +18,18 @@ type compiled struct {
 	path   template // base path and template
 }
 
+// Conflict is two rules of different targets that match the same calls.
+type Conflict struct {
+	First, Second      Target
+	Method, Host, Path string
+}
+
+func (c *Conflict) Error() string {
+	return fmt.Sprintf("rules %s and %s match the same calls: method %s, host %s, path %s", c.First, c.Second, c.Method, c.Host, c.Path)
+}
+
 // New makes a matcher. The error names the rule and the field that is malformed,
-// or two rules of different targets that match the same calls.
+// or is a Conflict.
 func New(rules []Rule) (*Matcher, error) {
 	all := make([]compiled, len(rules))
 	byHost := map[string][]int{"*": nil}
@@ -100,8 +110,7 @@ func build(host string, all []compiled, indexes []int) (*node, error) {
 			leaf = &end.rest
 		}
 		if other := leaf.add(c.method, &c.target); *other != c.target {
-			return nil, fmt.Errorf("rules %s and %s match the same calls: method %s, host %s, path %s",
-				other, c.target, cmp.Or(c.method, "*"), host, c.path)
+			return nil, &Conflict{*other, c.target, cmp.Or(c.method, "*"), host, c.path.String()}
 		}
 	}
 	return root, nil

@@ -193,13 +193,26 @@ func keysOf(s *Stored) []string {
 	return keys
 }
 
-func (w *Writer) claim(ctx context.Context, name string, before, after []string) error {
+// GiveUp frees the unique keys that a resource has and its next version has not.
+func (w *Writer) GiveUp(ctx context.Context, before *Stored, next kind.Resource) error {
+	return w.release(ctx, before.Name, keysOf(before), keysOf(&Stored{Kind: before.Kind, Message: next}))
+}
+
+func (w *Writer) release(ctx context.Context, name string, before, after []string) error {
 	for _, key := range before {
-		if !slices.Contains(after, key) {
-			if _, err := w.tx.Exec(ctx, keyDelete, key, name); err != nil {
-				return fmt.Errorf("give up a unique key of %s: %w", name, err)
-			}
+		if slices.Contains(after, key) {
+			continue
 		}
+		if _, err := w.tx.Exec(ctx, keyDelete, key, name); err != nil {
+			return fmt.Errorf("give up a unique key of %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (w *Writer) claim(ctx context.Context, name string, before, after []string) error {
+	if err := w.release(ctx, name, before, after); err != nil {
+		return err
 	}
 	for _, key := range after {
 		if !slices.Contains(before, key) {
