@@ -9,7 +9,7 @@
 // A feed is ready once it has read what was in the topic when it began; what
 // needs the catalog waits for that (Wait). A change is in the snapshot a
 // fraction of a second after it was published. While the log is away, and while
-// a topic that was made anew is read again, the last snapshot stays in use.
+// a topic that was made anew is filled again, the last snapshot stays in use.
 //
 // A record that cannot be read is counted and logged, and what was known about
 // its name stays: one bad record must not take every process out of service.
@@ -49,6 +49,7 @@ type Feed struct {
 	ready     chan struct{}
 	readyOnce sync.Once
 	problem   atomic.Pointer[error] // why it is not ready
+	patience  time.Duration         // how long a topic may take to be filled again
 }
 
 // New makes a feed that knows nothing yet.
@@ -56,11 +57,16 @@ func New(cfg Config, client *kafkaio.Client, reg prometheus.Registerer, log zero
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("feed config: %w", err)
 	}
-	f := &Feed{cfg: cfg, client: client, log: log, sampled: logging.Sampled(log, 3, 10*time.Second), ready: make(chan struct{})}
+	f := &Feed{cfg: cfg, client: client, log: log, sampled: logging.Sampled(log, 3, 10*time.Second), ready: make(chan struct{}), patience: patience}
 	f.snapshot.Store(attribute.Empty())
 	f.metrics = newMetrics(reg, func() float64 { return float64(f.Snapshot().Version()) })
 	return f, nil
 }
+
+// patience is how long a snapshot stays in use although the topic, made anew, says
+// something else: the whole catalog is published within seconds. It may never say
+// as much as before, when the ledger was put back to an older state.
+const patience = 30 * time.Second
 
 // Snapshot is the catalog as it is known now; an empty one before the feed is
 // ready.
@@ -174,14 +180,17 @@ type applier struct {
 	unreadable map[string]struct{} // names whose newest record cannot be read
 	behind     map[int32]int64     // partitions that are not read as far as they were at the start
 	changed    bool
+	version    int64 // the last change that was read
 	building   time.Duration // the last time it took
 }
 
 func (a *applier) run(ctx context.Context, arrived <-chan fetched) error {
-	var due <-chan time.Time // when the changes so far are shown
+	known := a.feed.Snapshot().Version()
+	var due <-chan time.Time       // when the changes so far are shown
+	var impatient <-chan time.Time // when they are even if less is known than before
 	caughtUp := len(a.behind) == 0
 	// A topic that was made anew and is empty says nothing yet.
-	if caughtUp && a.feed.Snapshot().Version() == 0 {
+	if caughtUp && known == 0 {
 		a.publish()
 	}
 	for {
@@ -190,16 +199,25 @@ func (a *applier) run(ctx context.Context, arrived <-chan fetched) error {
 			return context.Cause(ctx)
 		case got := <-arrived:
 			a.take(got)
+			if impatient == nil {
+				impatient = time.After(a.feed.patience)
+			}
+			first := !caughtUp && len(a.behind) == 0
+			caughtUp = caughtUp || first
 			switch {
-			case !caughtUp:
-				if caughtUp = len(a.behind) == 0; caughtUp {
-					a.publish()
-				}
+			case !caughtUp || uint64(a.version) < known: // what is shown is better
+			case first:
+				a.publish()
 			case a.changed && due == nil:
 				// A snapshot that takes long to make is made less often, so that a
 				// storm of changes leaves most of the processor to others.
 				due = time.After(max(a.feed.cfg.Settle, min(2*a.building, 500*time.Millisecond)))
 			}
+		case <-impatient:
+			if caughtUp && uint64(a.version) < known {
+				a.publish()
+			}
+			known = 0
 		case <-due:
 			a.publish()
 			due = nil
@@ -222,6 +240,7 @@ func (a *applier) apply(m *kafkaio.Fetched) {
 	f, name := a.feed, string(m.Key)
 	record, sequence, err := Decode(m)
 	if err == nil {
+		a.version = max(a.version, record.GetSequence(), sequence)
 		var changed bool
 		if changed, err = a.builder.Apply(name, record, sequence); err == nil {
 			a.changed = a.changed || changed

@@ -177,17 +177,23 @@ func rest(ctx context.Context, d time.Duration, wake <-chan struct{}) {
 const (
 	cleanEvery = time.Hour
 	cleanBatch = 1000
+	// checkEvery is how often to see whether the topic has what was published:
+	// it may be made anew while there is nothing to publish.
+	checkEvery = 5 * time.Second
 )
 
 // lead publishes as long as the lock is held.
 func (p *Publisher) lead(ctx context.Context, lock *ledger.Lock, quiet *bool) error {
-	if err := p.checkTopic(ctx); err != nil {
-		return err
-	}
-	var cleaned time.Time
+	var checked, cleaned time.Time
 	for ctx.Err() == nil {
 		if err := lock.Check(ctx); err != nil {
 			return err
+		}
+		if time.Since(checked) > checkEvery {
+			if err := p.checkTopic(ctx); err != nil {
+				return err
+			}
+			checked = time.Now()
 		}
 		n, err := p.Publish(ctx)
 		if err != nil {
@@ -303,33 +309,49 @@ func (v version) message() (kafkaio.Message, error) {
 	return m, nil
 }
 
-// mark notes that a batch is in the log, and where the log ends. Of two
-// transactions the one with the greater sequence may commit first, so there may
-// be rows in between by now that were not in the batch.
+// mark notes that a batch is in the log, and where the log ends. If that is before
+// where it ended already, the topic was made anew since, and everything is to be
+// published again.
 func (p *Publisher) mark(ctx context.Context, batch []version, end int64) error {
 	first, last := batch[0].sequence, batch[len(batch)-1].sequence
-	err := p.deps.Ledger.Tx(ctx, func(tx *ledger.Tx) error {
-		now := time.Now().UnixMicro()
+	var was, again int64
+	err := p.deps.Ledger.Tx(ctx, func(tx *ledger.Tx) (err error) {
+		again = 0
+		if was, err = p.notedEnd(ctx, tx); err != nil {
+			return err
+		}
 		if err := p.noteEnd(ctx, tx, end); err != nil {
 			return err
 		}
-		var between int
-		if err := tx.QueryRow(ctx, unpublishedBetween, first, last).Scan(&between); err != nil {
+		if err := p.markRows(ctx, tx, batch); err != nil || end >= was {
 			return err
 		}
-		if between == len(batch) {
-			_, err := tx.Exec(ctx, markBetween, first, last, now)
-			return err
-		}
-		for _, v := range batch {
-			if _, err := tx.Exec(ctx, markOne, v.sequence, now); err != nil {
-				return err
-			}
-		}
-		return nil
+		again, err = tx.Exec(ctx, publishAgain)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("mark versions %d to %d as published: %w", first, last, err)
+	}
+	p.logLost(end, was, again)
+	return nil
+}
+
+// markRows marks a batch. Of two transactions the one with the greater sequence
+// may commit first, so there may be rows in between by now that were not in it.
+func (p *Publisher) markRows(ctx context.Context, tx *ledger.Tx, batch []version) error {
+	first, last, now := batch[0].sequence, batch[len(batch)-1].sequence, time.Now().UnixMicro()
+	var between int
+	if err := tx.QueryRow(ctx, unpublishedBetween, first, last).Scan(&between); err != nil {
+		return err
+	}
+	if between == len(batch) {
+		_, err := tx.Exec(ctx, markBetween, first, last, now)
+		return err
+	}
+	for _, v := range batch {
+		if _, err := tx.Exec(ctx, markOne, v.sequence, now); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -339,6 +361,27 @@ func (p *Publisher) endSetting() string { return "outbox.end." + p.cfg.Topic }
 func (p *Publisher) noteEnd(ctx context.Context, tx *ledger.Tx, end int64) error {
 	_, err := tx.Exec(ctx, settingPut, p.endSetting(), strconv.FormatInt(end, 10))
 	return err
+}
+
+// notedEnd is where the topic ended when something was published last, 0 if
+// nothing was, or to another topic.
+func (p *Publisher) notedEnd(ctx context.Context, tx *ledger.Tx) (int64, error) {
+	var noted string
+	err := tx.QueryRow(ctx, settingGet, p.endSetting()).Scan(&noted)
+	if errors.Is(err, ledger.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(noted, 10, 64)
+}
+
+func (p *Publisher) logLost(end, was, again int64) {
+	if again > 0 {
+		p.deps.Log.Warn().Int64("end", end).Int64("expected", was).Int64("versions", again).
+			Msgf("topic %s has lost what was published; publishing the whole catalog again", p.cfg.Topic)
+	}
 }
 
 // end is the offset after the last message of the topic.
@@ -357,17 +400,11 @@ func (p *Publisher) checkTopic(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var noted string
-	err = p.deps.Ledger.Read(ctx, func(tx *ledger.Tx) error {
-		return tx.QueryRow(ctx, settingGet, p.endSetting()).Scan(&noted)
+	var was int64
+	err = p.deps.Ledger.Read(ctx, func(tx *ledger.Tx) (err error) {
+		was, err = p.notedEnd(ctx, tx)
+		return err
 	})
-	switch {
-	case errors.Is(err, ledger.ErrNotFound):
-		noted = "0" // nothing was published yet, or to another topic
-	case err != nil:
-		return fmt.Errorf("read where %s ended: %w", p.cfg.Topic, err)
-	}
-	was, err := strconv.ParseInt(noted, 10, 64)
 	if err != nil {
 		return fmt.Errorf("read where %s ended: %w", p.cfg.Topic, err)
 	}
@@ -375,9 +412,8 @@ func (p *Publisher) checkTopic(ctx context.Context) error {
 		return nil
 	}
 	n, err := p.again(ctx, end)
-	if n > 0 && err == nil {
-		p.deps.Log.Warn().Int64("end", end).Int64("expected", was).Int64("versions", n).
-			Msgf("topic %s has lost what was published; publishing the whole catalog again", p.cfg.Topic)
+	if err == nil {
+		p.logLost(end, was, n)
 	}
 	return err
 }
