@@ -180,7 +180,7 @@ type applier struct {
 	unreadable map[string]struct{} // names whose newest record cannot be read
 	behind     map[int32]int64     // partitions that are not read as far as they were at the start
 	changed    bool
-	version    int64 // the last change that was read
+	version    int64         // the last change that was read
 	building   time.Duration // the last time it took
 }
 

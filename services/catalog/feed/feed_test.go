@@ -32,6 +32,7 @@ type topic struct {
 	t        *testing.T
 	client   *kafkaio.Client
 	producer *kafkaio.Producer
+	patience time.Duration // of feeds that are started; 0 for the usual
 }
 
 func newTopic(t *testing.T, config map[string]string, addresses ...string) *topic {
@@ -47,7 +48,7 @@ func newTopic(t *testing.T, config map[string]string, addresses ...string) *topi
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &topic{t, client, producer}
+	p := &topic{t: t, client: client, producer: producer}
 	p.ensure(config)
 	return p
 }
@@ -114,6 +115,9 @@ func (p *topic) start() (f *Feed, stop func()) {
 	f, err := New(cfg, p.client, prometheus.NewRegistry(), zerolog.Nop())
 	if err != nil {
 		p.t.Fatal(err)
+	}
+	if p.patience > 0 {
+		f.patience = p.patience
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -259,9 +263,38 @@ func TestNotReady(t *testing.T) {
 	stop()
 }
 
-// A topic that was made anew is read from its beginning; until it says
-// something, what was known stays.
+// A topic that was made anew is read from its beginning; until it says as much as
+// the one before, what was known stays.
 func TestAnotherTopic(t *testing.T) {
+	f, p := anotherTopic(t, time.Hour)
+	p.send(account(t, "a", 19))
+	p.await(f, "the first record of the new topic", func(*attribute.Snapshot) bool {
+		return testutil.ToFloat64(f.metrics.records.WithLabelValues("applied")) > 20
+	})
+	if n := f.Snapshot().Counts().Accounts; n != 20 {
+		t.Errorf("%d accounts while the new topic is being filled", n)
+	}
+	p.send(account(t, "b", 100))
+	p.await(f, "the new topic", version(100))
+	if n := f.Snapshot().Counts().Accounts; n != 2 {
+		t.Errorf("%d accounts in the new topic", n)
+	}
+}
+
+// A topic that never says as much, because the ledger was put back to an older
+// state, holds after a while.
+func TestOlderTopic(t *testing.T) {
+	f, p := anotherTopic(t, 100*time.Millisecond)
+	p.send(account(t, "a", 7))
+	p.await(f, "the new topic", func(s *attribute.Snapshot) bool { return s.Version() == 7 && s.Counts().Accounts == 1 })
+	p.send(account(t, "b", 8))
+	p.await(f, "a change in the new topic", func(s *attribute.Snapshot) bool { return s.Version() == 8 })
+}
+
+// anotherTopic is one that is empty, after 20 accounts were read from the one
+// before.
+func anotherTopic(t *testing.T, patience time.Duration) (*Feed, *topic) {
+	t.Helper()
 	port := 0
 	start := func() *embedded.Log {
 		return testenv.NewLog(t, func(cfg *embedded.LogConfig) { cfg.Port = port })
@@ -275,6 +308,7 @@ func TestAnotherTopic(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := newTopic(t, nil, log.Addr())
+	p.patience = patience
 	for i := range 20 {
 		p.send(account(t, fmt.Sprint("a", i), int64(i+1)))
 	}
@@ -288,11 +322,7 @@ func TestAnotherTopic(t *testing.T) {
 	if n := f.Snapshot().Counts().Accounts; n != 20 {
 		t.Errorf("%d accounts while the new topic is empty", n)
 	}
-	p.send(account(t, "b", 100))
-	p.await(f, "the new topic", version(100))
-	if n := f.Snapshot().Counts().Accounts; n != 1 {
-		t.Errorf("%d accounts in the new topic", n)
-	}
+	return f, p
 }
 
 func TestTokens(t *testing.T) {
