@@ -65,6 +65,8 @@ are ignored. API keys and tokens are made anew, and audit entries are not copied
 With --api the one file is an OpenAPI document, and the API's operations are made
 from it.
 
+One change has at most 5000 resources and, as JSON, 16 MiB.
+
 Exits with 1 when the server refused, and with 2 when a file is wrong.`,
 		Example: `  tollway apply -f catalog/
   tollway apply -f accounts.yaml -f plans.yaml --dry-run
@@ -165,6 +167,9 @@ func (c *catalogClient) apply(ctx context.Context, documents []manifest.Document
 	}
 	response := &catalogv1.ApplyResponse{}
 	err := c.do(ctx, http.MethodPost, "/v1/catalog:apply", nil, request, response)
+	if statusOf(err) == http.StatusRequestEntityTooLarge {
+		return nil, fmt.Errorf("%w; apply the files in several parts, each with a --set of its own", err)
+	}
 	return response, located(err, func(v violation) string {
 		at, field, ok := manifest.Locate(documents, v.Field)
 		text := v.Description

@@ -17,6 +17,7 @@ import (
 	"github.com/tollway/tollway/cmd/tollway/manifest"
 	"github.com/tollway/tollway/schemas/proto/tollway/catalog/v1"
 	"github.com/tollway/tollway/services/catalog"
+	"github.com/tollway/tollway/services/collector/als"
 	"github.com/tollway/tollway/services/platform/auth"
 	"github.com/tollway/tollway/services/platform/ledger"
 	"github.com/tollway/tollway/services/platform/rest"
@@ -65,7 +66,8 @@ func serveCatalog(t *testing.T, service catalogv1.CatalogServer, tokens auth.Aut
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer(grpc.Creds(rest.Credentials(insecure.NewCredentials())), grpc.UnaryInterceptor(guard.Unary()))
+	server := grpc.NewServer(append(als.ServerOptions(), // as the process has them
+		grpc.Creds(rest.Credentials(insecure.NewCredentials())), grpc.UnaryInterceptor(guard.Unary()))...)
 	catalogv1.RegisterCatalogServer(server, service)
 	gateway, err := rest.New(guard)
 	if err != nil {
@@ -226,6 +228,28 @@ func catalogRoundTrip(t *testing.T, db *ledger.DB) {
 	}
 	if after := ok(t, "get", "all", "-o", "yaml"); after != before {
 		t.Errorf("the copy differs:\n%s", unifiedDiff("catalog", before, after))
+	}
+}
+
+// Up to the limits that the help names a change is applied as a whole, and beyond
+// them the error says what to do.
+func TestApplyLimits(t *testing.T) {
+	newCatalog(t, testenv.Ledger(t))
+	file := filepath.Join(t.TempDir(), "large.json")
+	resources := func(n, size int) {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, "%c{\"kind\":\"Product\",\"name\":\"products/p%d\",\"display_name\":\"P\",\"description\":\"%s\"}\n", "[,"[min(i, 1)], i, strings.Repeat("x", size))
+		}
+		write(t, file, b.String()+"]")
+	}
+	resources(5001, 10)
+	refusedWith(t, 2, "at most 5000 can be applied at once: apply them in several sets", "apply", "-f", file, "--dry-run")
+	resources(4300, 3990)
+	refusedWith(t, 1, "a request has at most 16 MiB (status 413); apply the files in several parts", "apply", "-f", file)
+	resources(4100, 3990)
+	if out := ok(t, "apply", "-f", file, "--timeout", "5m"); lastLine(out) != "4100 created" {
+		t.Errorf("applied %s", lastLine(out))
 	}
 }
 

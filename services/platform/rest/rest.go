@@ -11,7 +11,9 @@ package rest
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"net/http"
@@ -108,11 +110,29 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) { g.handler.
 
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength > maxBody {
-		problem.Write(w, http.StatusRequestEntityTooLarge, "", fmt.Sprintf("a request has at most %d bytes", maxBody), nil)
+		writeTooLarge(w)
 		return
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	r.Body = &body{ReadCloser: http.MaxBytesReader(w, r.Body, maxBody)}
 	g.mux.ServeHTTP(w, r)
+}
+
+// body remembers that a request was cut off: what reads it says only that it is no
+// JSON.
+type body struct {
+	io.ReadCloser
+	tooLarge bool
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	var limit *http.MaxBytesError
+	b.tooLarge = b.tooLarge || errors.As(err, &limit)
+	return n, err
+}
+
+func writeTooLarge(w http.ResponseWriter) {
+	problem.Write(w, http.StatusRequestEntityTooLarge, "", fmt.Sprintf("a request has at most %d MiB", maxBody>>20), nil)
 }
 
 // JSON is how messages are written and read: with the names of the schema, every
@@ -122,7 +142,11 @@ func JSON() runtime.Marshaler {
 }
 
 // writeError writes a gRPC status as problem details, with the code beside.
-func writeError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
+func writeError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+	if b, ok := r.Body.(*body); ok && b.tooLarge {
+		writeTooLarge(w)
+		return
+	}
 	s := status.Convert(err)
 	extra := map[string]any{"code": s.Code().String()}
 	if s.Code() == codes.Unauthenticated {
