@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -69,11 +70,11 @@ func TestRealLists(t *testing.T) {
 			}
 		}
 
-		apps := func(parent, filter string, size int32) []string {
+		apps := func(parent, filter, order string, size int32) []string {
 			t.Helper()
 			var out []string
 			for token := ""; ; {
-				r := must[*catalogv1.ListAppsResponse](t)(e.ListApps(admin, &catalogv1.ListAppsRequest{Parent: parent, PageSize: size, PageToken: token, Filter: filter}))
+				r := must[*catalogv1.ListAppsResponse](t)(e.ListApps(admin, &catalogv1.ListAppsRequest{Parent: parent, PageSize: size, PageToken: token, Filter: filter, OrderBy: order}))
 				for _, a := range r.GetApps() {
 					out = append(out, a.GetName()[len("accounts/"):])
 				}
@@ -83,11 +84,36 @@ func TestRealLists(t *testing.T) {
 			}
 		}
 		for _, size := range []int32{0, 1, 3} {
-			if got := apps("accounts/a", "", size); !slices.Equal(got, []string{"a/apps/y", "a/apps/z"}) {
+			if got := apps("accounts/a", "", "", size); !slices.Equal(got, []string{"a/apps/y", "a/apps/z"}) {
 				t.Errorf("below one: %v", got)
 			}
-			if got := apps("accounts/-", "disabled = true", size); !slices.Equal(got, []string{"a/apps/z", "a-b/apps/z", "a-c/apps/z", "ab/apps/z", "b/apps/z"}) {
+			if got := apps("accounts/-", "disabled = true", "", size); !slices.Equal(got, []string{"a/apps/z", "a-b/apps/z", "a-c/apps/z", "ab/apps/z", "b/apps/z"}) {
 				t.Errorf("below all: %v", got)
+			}
+		}
+
+		// In the order of times, of which two are later than the rest.
+		for _, name := range []string{"accounts/b/apps/z", "accounts/a/apps/y"} {
+			e.clock.forward(time.Second)
+			must[*catalogv1.App](t)(e.UpdateApp(admin, &catalogv1.UpdateAppRequest{App: &catalogv1.App{Name: name, DisplayName: "later"}}))
+		}
+		e.clock.forward(time.Second)
+		must[*catalogv1.App](t)(e.CreateApp(admin, &catalogv1.CreateAppRequest{Parent: "accounts/a", AppId: "n", App: &catalogv1.App{DisplayName: "new"}}))
+		for _, c := range []struct {
+			parent, filter, order string
+			want                  []string
+		}{
+			{"accounts/-", "disabled = true", "update_time", []string{"a-b/apps/z", "a-c/apps/z", "a/apps/z", "ab/apps/z", "b/apps/z"}},
+			{"accounts/-", "disabled = false", "update_time desc", []string{"a/apps/n", "a/apps/y", "b/apps/y", "ab/apps/y", "a-c/apps/y", "a-b/apps/y"}},
+			{"accounts/-", "disabled = false", "create_time", []string{"a-b/apps/y", "a-c/apps/y", "a/apps/y", "ab/apps/y", "b/apps/y", "a/apps/n"}},
+			{"accounts/-", "", "create_time desc", []string{"a/apps/n", "b/apps/z", "b/apps/y", "ab/apps/z", "ab/apps/y", "a/apps/z", "a/apps/y", "a-c/apps/z", "a-c/apps/y", "a-b/apps/z", "a-b/apps/y"}},
+			{"accounts/a", "", "update_time", []string{"a/apps/z", "a/apps/y", "a/apps/n"}},
+			{"accounts/a", "", "create_time desc", []string{"a/apps/n", "a/apps/z", "a/apps/y"}},
+		} {
+			for _, size := range []int32{0, 1, 2, 3, 5} {
+				if got := apps(c.parent, c.filter, c.order, size); !slices.Equal(got, c.want) {
+					t.Errorf("%s %q by %q in pages of %d: %v, want %v", c.parent, c.filter, c.order, size, got, c.want)
+				}
 			}
 		}
 

@@ -146,9 +146,17 @@ func list[M kind.Resource](ctx context.Context, s *Service, k *kind.Kind, parent
 	var found []kind.Resource
 	var next string
 	err = s.deps.Ledger.Read(ctx, func(tx *ledger.Tx) (err error) {
-		if l.order.ByName() {
-			found, next, err = l.byName(ctx, tx)
-		} else {
+		order, timed := l.byTime()
+		switch {
+		case l.order.ByName():
+			found, next, err = l.fill(ctx, tx, l.names(ctx, tx, l.after), func(s *store.Stored) query.Place {
+				return query.Place{Parent: s.Parent, Name: s.Name}
+			})
+		case timed:
+			found, next, err = l.fill(ctx, tx, l.times(ctx, tx, order), func(s *store.Stored) query.Place {
+				return query.Place{Key: query.TimeKey(order.Of(s).At), Name: s.Name}
+			})
+		default:
 			found, next, err = l.sorted(ctx, tx)
 		}
 		return err
@@ -205,25 +213,78 @@ func (l *listing) wanted(ctx context.Context, p *products, s *store.Stored) (kin
 	return m, nil
 }
 
-// byName reads from the place where the page begins until it is full.
-func (l *listing) byName(ctx context.Context, tx *ledger.Tx) ([]kind.Resource, string, error) {
+// byTime tells whether the order is one that the database has an index for. Below
+// one parent there are few enough to be sorted.
+func (l *listing) byTime() (store.TimeOrder, bool) {
+	order := store.TimeOrder{Update: l.order.Field() == "update_time", Desc: l.order.Desc}
+	timed := order.Update || l.order.Field() == "create_time"
+	return order, timed && matchesParents(strings.Join(allParents(l.k), "/"), l.parent)
+}
+
+// allParents is the parent of a list of all of a kind, in parts.
+func allParents(k *kind.Kind) []string {
+	if k.Parent == nil {
+		return nil
+	}
+	return append(allParents(k.Parent), k.Parent.Segment, kind.Any)
+}
+
+// reader reads the resources that come next, after one; nil is where the page
+// begins.
+type reader func(last *store.Stored, size int) ([]*store.Stored, error)
+
+// names reads in the order of names.
+func (l *listing) names(ctx context.Context, tx *ledger.Tx, after query.Place) reader {
+	return func(last *store.Stored, size int) ([]*store.Stored, error) {
+		at := store.Place{Parent: after.Parent, Name: after.Name}
+		if last != nil {
+			at = store.Place{Parent: last.Parent, Name: last.Name}
+		}
+		wild := strings.Index(l.parent+"/", "/"+kind.Any+"/")
+		if wild < 0 {
+			return store.Below(ctx, tx, l.k, l.parent, at, size)
+		}
+		return store.Between(ctx, tx, l.k, l.parent[:wild+1], at, size)
+	}
+}
+
+// times reads in the order of times.
+func (l *listing) times(ctx context.Context, tx *ledger.Tx, order store.TimeOrder) reader {
+	return func(last *store.Stored, size int) ([]*store.Stored, error) {
+		at := order.Beginning()
+		if last != nil {
+			at = order.Of(last)
+		} else if l.after.Name != "" {
+			moment, err := query.KeyTime(l.after.Key)
+			if err != nil {
+				return nil, wrong("page_token", "%v", query.ErrPageToken)
+			}
+			at = store.Moment{At: moment, Name: l.after.Name}
+		}
+		return store.ByTime(ctx, tx, l.k, order, at, size)
+	}
+}
+
+// fill reads from the place where the page begins until it is full. place is where
+// the page after a resource begins.
+func (l *listing) fill(ctx context.Context, tx *ledger.Tx, read reader, place func(*store.Stored) query.Place) ([]kind.Resource, string, error) {
 	var out []kind.Resource
+	var last query.Place
 	p := &products{tx, map[string]*catalogv1.Product{}}
-	last := store.Place{}
-	err := l.each(ctx, tx, store.Place{Parent: l.after.Parent, Name: l.after.Name}, l.size+1, func(s *store.Stored) (bool, error) {
+	err := l.each(read, l.size+1, func(s *store.Stored) (bool, error) {
 		m, err := l.wanted(ctx, p, s)
 		if err != nil || m == nil {
 			return err == nil, err
 		}
 		if out = append(out, m); len(out) <= l.size {
-			last = store.Place{Parent: s.Parent, Name: s.Name}
+			last = place(s)
 		}
 		return len(out) <= l.size, nil
 	})
 	if err != nil || len(out) <= l.size {
 		return out, "", err
 	}
-	return out[:l.size], query.Place{Parent: last.Parent, Name: last.Name}.Token(l.parts...), nil
+	return out[:l.size], last.Token(l.parts...), nil
 }
 
 // sorted reads all of them and keeps the first that belong on the page.
@@ -234,7 +295,7 @@ func (l *listing) sorted(ctx context.Context, tx *ledger.Tx) ([]kind.Resource, s
 	}
 	top := query.NewTop[kind.Resource](l.size+1, l.order.Desc, after)
 	p := &products{tx, map[string]*catalogv1.Product{}}
-	err := l.each(ctx, tx, store.Place{}, readAhead, func(s *store.Stored) (bool, error) {
+	err := l.each(l.names(ctx, tx, query.Place{}), readAhead, func(s *store.Stored) (bool, error) {
 		m, err := l.wanted(ctx, p, s)
 		if err != nil || m == nil {
 			return err == nil, err
@@ -252,16 +313,17 @@ func (l *listing) sorted(ctx context.Context, tx *ledger.Tx) ([]kind.Resource, s
 	return items[:l.size], places[l.size-1].Token(l.parts...), nil
 }
 
-// each calls visit with the resources of the kind below the parent, after a
-// place, until it returns false.
-func (l *listing) each(ctx context.Context, tx *ledger.Tx, at store.Place, size int, visit func(*store.Stored) (bool, error)) error {
+// each calls visit with the resources that are read, if they are below the parent,
+// until it returns false.
+func (l *listing) each(read reader, size int, visit func(*store.Stored) (bool, error)) error {
+	var last *store.Stored
 	for {
-		batch, err := l.read(ctx, tx, at, size)
+		batch, err := read(last, size)
 		if err != nil {
 			return err
 		}
 		for _, s := range batch {
-			at = store.Place{Parent: s.Parent, Name: s.Name}
+			last = s
 			if !matchesParents(s.Parent, l.parent) {
 				continue
 			}
@@ -274,14 +336,6 @@ func (l *listing) each(ctx context.Context, tx *ledger.Tx, at store.Place, size 
 		}
 		size = max(size, readAhead)
 	}
-}
-
-func (l *listing) read(ctx context.Context, tx *ledger.Tx, at store.Place, size int) ([]*store.Stored, error) {
-	wild := strings.Index(l.parent+"/", "/"+kind.Any+"/")
-	if wild < 0 {
-		return store.Below(ctx, tx, l.k, l.parent, at, size)
-	}
-	return store.Between(ctx, tx, l.k, l.parent[:wild+1], at, size)
 }
 
 // matchesParents compares a parent with one in which Any may stand for ids.

@@ -297,6 +297,14 @@ type Order struct {
 // ByName reports whether the order is that of the names themselves.
 func (o Order) ByName() bool { return o.path == nil && !o.Desc }
 
+// Field is what is ordered by, "" for the name.
+func (o Order) Field() string {
+	if o.path == nil {
+		return ""
+	}
+	return o.path.name
+}
+
 // ParseOrder reads "field", "field asc" or "field desc"; empty is by name.
 func ParseOrder(d protoreflect.MessageDescriptor, text string) (Order, error) {
 	words := strings.Fields(text)
@@ -346,11 +354,20 @@ func (o Order) Key(m protoreflect.Message) string {
 		case int64:
 			key = sortable(value)
 		case protoreflect.Message:
-			key = sortable(timeOf(value).UnixMicro())
+			key = TimeKey(timeOf(value))
 		}
 		return true
 	})
 	return key
+}
+
+// TimeKey is the key of a time. The database keeps microseconds.
+func TimeKey(t time.Time) string { return sortable(t.UnixMicro()) }
+
+// KeyTime is the time of a key.
+func KeyTime(key string) (time.Time, error) {
+	n, err := strconv.ParseUint(key, 10, 64)
+	return time.UnixMicro(int64(n ^ 1<<63)).UTC(), err
 }
 
 // sortable writes a number so that texts compare as numbers do.

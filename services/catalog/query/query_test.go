@@ -97,6 +97,10 @@ func TestOrder(t *testing.T) {
 // Keys of numbers compare as the numbers do.
 func TestSortable(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
+		at := time.UnixMicro(rapid.Int64Range(-1<<50, 1<<50).Draw(t, "at")).UTC()
+		if back, err := KeyTime(TimeKey(at)); err != nil || !back.Equal(at) {
+			t.Fatalf("%s comes back as %s, %v", at, back, err)
+		}
 		a, b := rapid.Int64().Draw(t, "a"), rapid.Int64().Draw(t, "b")
 		if cmp.Compare(sortable(a), sortable(b)) != cmp.Compare(a, b) {
 			t.Fatalf("%d and %d: %s, %s", a, b, sortable(a), sortable(b))

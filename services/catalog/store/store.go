@@ -133,6 +133,46 @@ func Between(ctx context.Context, tx *ledger.Tx, k *kind.Kind, prefix string, af
 	return out, nil
 }
 
+// TimeOrder is the order in which resources were made, or changed last, and of
+// their names where that was at the same time. Desc turns both round.
+type TimeOrder struct{ Update, Desc bool }
+
+var byTime = map[TimeOrder]string{
+	{}: sql.LedgerQuery("resources_by_create_time"), {Desc: true}: sql.LedgerQuery("resources_by_create_time_desc"),
+	{Update: true}: sql.LedgerQuery("resources_by_update_time"), {Update: true, Desc: true}: sql.LedgerQuery("resources_by_update_time_desc"),
+}
+
+// Moment is a place in such an order.
+type Moment struct {
+	At   time.Time
+	Name string
+}
+
+// Beginning comes before every resource.
+func (o TimeOrder) Beginning() Moment {
+	if o.Desc {
+		return Moment{At: time.UnixMicro(open)}
+	}
+	return Moment{At: time.UnixMicro(0)}
+}
+
+// Of is the place of a resource.
+func (o TimeOrder) Of(s *Stored) Moment {
+	if o.Update {
+		return Moment{s.Update, s.Name}
+	}
+	return Moment{s.Create, s.Name}
+}
+
+// ByTime reads up to limit resources of one kind that come after a place.
+func ByTime(ctx context.Context, tx *ledger.Tx, k *kind.Kind, o TimeOrder, after Moment, limit int) ([]*Stored, error) {
+	out, err := ledger.Select(ctx, tx, scan, byTime[o], k.ID, after.At.UnixMicro(), after.Name, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list %s by time: %w", k.Segment, err)
+	}
+	return out, nil
+}
+
 // Users are the first few that keep a resource from being deleted, and how many
 // there are.
 func Users(ctx context.Context, tx *ledger.Tx, name string, limit int) (users []string, count int64, err error) {
