@@ -196,11 +196,12 @@ func (s *stage) begin(l layout) {
 	s.must(err)
 	if l.brokers > 0 {
 		s.startKafka(l.brokers)
-		found.Kafka.Brokers, found.Kafka.Replication = s.kafka.Addresses, l.brokers
+		found.Kafka.Brokers, found.Kafka.Replication, found.Kafka.SASL = s.kafka.Addresses, l.brokers, proc.SASL{}
 	}
 	ch := &found.ClickHouse
 	s.target = oracle.Target{
-		Brokers: found.Kafka.Brokers, Native: ch.Addresses, Username: ch.Username, Password: ch.Password,
+		Brokers: found.Kafka.Brokers, Login: oracle.Login{Username: found.Kafka.SASL.Username, Password: found.Kafka.SASL.Password},
+		Native: ch.Addresses, Username: ch.Username, Password: ch.Password,
 		Database: ch.Database, Topic: oracle.Topic, Group: oracle.Group,
 	}
 	if l.together {

@@ -73,7 +73,7 @@ func TestServeTLS(t *testing.T) {
 	ports := quietPorts(t, 3)
 	data, file := t.TempDir(), filepath.Join(t.TempDir(), "tollway.yaml")
 	logCfg := embedded.DefaultLogConfig()
-	logCfg.DataDir, logCfg.Partitions = filepath.Join(data, "log"), 2
+	logCfg.DataDir, logCfg.Partitions, logCfg.Open = filepath.Join(data, "log"), 2, true
 	broker, err := embedded.StartLog(context.WithoutCancel(t.Context()), logCfg)
 	if err != nil {
 		t.Fatal(err)

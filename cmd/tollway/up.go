@@ -14,11 +14,12 @@ import (
 
 	"github.com/tollway/tollway/services/platform/config"
 	"github.com/tollway/tollway/services/platform/embedded"
+	"github.com/tollway/tollway/services/platform/kafkaio"
 	"github.com/tollway/tollway/services/platform/logging"
 )
 
 // embeddedFile, in the data folder, says how to reach what is embedded. It has
-// the engine's password and is there while `tollway up` runs.
+// the passwords of log and engine and is there while `tollway up` runs.
 const embeddedFile = "embedded.yaml"
 
 func newUpCommand() *cobra.Command {
@@ -120,6 +121,7 @@ func startEmbedded(ctx context.Context, cfg *Config, data string, log zerolog.Lo
 		}
 		e.log = l
 		cfg.Kafka.Brokers, cfg.Kafka.Replication = []string{l.Addr()}, 1
+		cfg.Kafka.SASL = kafkaio.SASLConfig{Mechanism: "scram-sha-256", Username: embedded.LogUser, Password: config.Secret(l.Password())}
 	}
 	if len(cfg.ClickHouse.Addresses) == 0 {
 		c := cfg.Embedded.Engine
@@ -144,8 +146,13 @@ func startEmbedded(ctx context.Context, cfg *Config, data string, log zerolog.Lo
 }
 
 func (e *stores) write(cfg *Config) error {
+	kafka := map[string]any{"brokers": cfg.Kafka.Brokers, "partitions": cfg.Kafka.Partitions, "replication": cfg.Kafka.Replication}
+	if e.log != nil {
+		sasl := cfg.Kafka.SASL
+		kafka["sasl"] = map[string]any{"mechanism": sasl.Mechanism, "username": sasl.Username, "password": sasl.Password.Reveal()}
+	}
 	text, err := yaml.Marshal(map[string]any{
-		"kafka": map[string]any{"brokers": cfg.Kafka.Brokers, "partitions": cfg.Kafka.Partitions, "replication": cfg.Kafka.Replication},
+		"kafka": kafka,
 		"clickhouse": map[string]any{
 			"addresses": cfg.ClickHouse.Addresses, "http_addresses": cfg.ClickHouse.HTTPAddresses, "database": cfg.ClickHouse.Database,
 			"username": cfg.ClickHouse.Username, "password": cfg.ClickHouse.Password.Reveal(),

@@ -12,17 +12,33 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/array"
 	"github.com/apache/arrow/go/v15/arrow/ipc"
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/sasl"
+	"github.com/segmentio/kafka-go/sasl/scram"
 
 	"github.com/tollway/tollway/loadtest/gen"
 )
 
-func (t Target) client() *kafka.Client {
-	return &kafka.Client{Addr: kafka.TCP(t.Brokers...), Timeout: 10 * time.Second}
+func (t Target) client() (*kafka.Client, error) {
+	login, err := t.Login.mechanism()
+	if err != nil {
+		return nil, err
+	}
+	return &kafka.Client{Addr: kafka.TCP(t.Brokers...), Timeout: 10 * time.Second, Transport: &kafka.Transport{SASL: login}}, nil
+}
+
+func (l Login) mechanism() (sasl.Mechanism, error) {
+	if l.Username == "" {
+		return nil, nil
+	}
+	return scram.Mechanism(scram.SHA256, l.Username, l.Password)
 }
 
 // ReadProgress reads where each partition ends and what is committed of it.
 func (t Target) ReadProgress(ctx context.Context) ([]Progress, error) {
-	client := t.client()
+	client, err := t.client()
+	if err != nil {
+		return nil, err
+	}
 	meta, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{t.Topic}})
 	if err != nil {
 		return nil, err
@@ -101,7 +117,12 @@ func (t Target) readPartition(ctx context.Context, p Progress, rows map[Place]ge
 	if p.End == 0 {
 		return nil
 	}
+	login, err := t.Login.mechanism()
+	if err != nil {
+		return err
+	}
 	r := kafka.NewReader(kafka.ReaderConfig{
+		Dialer:  &kafka.Dialer{Timeout: 10 * time.Second, DualStack: true, SASLMechanism: login},
 		Brokers: t.Brokers, Topic: t.Topic, Partition: p.Partition,
 		MinBytes: 1, MaxBytes: 16 << 20, MaxWait: 100 * time.Millisecond,
 	})

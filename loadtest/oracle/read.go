@@ -15,6 +15,7 @@ import (
 // Target is where the product keeps what it took.
 type Target struct {
 	Brokers  []string
+	Login    Login    // at the brokers
 	Native   []string // ClickHouse addresses, native protocol
 	Username string
 	Password string
@@ -22,6 +23,9 @@ type Target struct {
 	Topic    string
 	Group    string
 }
+
+// Login is by SCRAM-SHA-256; without a name there is none.
+type Login struct{ Username, Password string }
 
 // Topic and group of the product's configuration, unless it is changed.
 const (

@@ -98,6 +98,7 @@ type Config struct {
 		Brokers     []string `yaml:"brokers"`
 		Partitions  int      `yaml:"partitions"`
 		Replication int      `yaml:"replication"`
+		SASL        SASL     `yaml:"sasl,omitempty"`
 	} `yaml:"kafka"`
 	ClickHouse struct {
 		Addresses      []string `yaml:"addresses"`
@@ -108,6 +109,13 @@ type Config struct {
 		ReaderUsername string   `yaml:"reader_username"`
 		ReaderPassword string   `yaml:"reader_password"`
 	} `yaml:"clickhouse"`
+}
+
+// SASL is how to log in at the log; all is empty for a cluster of one's own.
+type SASL struct {
+	Mechanism string `yaml:"mechanism"`
+	Username  string `yaml:"username"`
+	Password  string `yaml:"password"`
 }
 
 // EmbeddedFile is where the program writes about its embedded stores.

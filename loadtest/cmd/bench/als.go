@@ -77,7 +77,8 @@ func within(ctx context.Context, do func(context.Context) error) error {
 func target(c proc.Config) oracle.Target {
 	ch := c.ClickHouse
 	return oracle.Target{
-		Brokers: c.Kafka.Brokers, Native: ch.Addresses, Username: ch.Username, Password: ch.Password,
+		Brokers: c.Kafka.Brokers, Login: oracle.Login{Username: c.Kafka.SASL.Username, Password: c.Kafka.SASL.Password},
+		Native: ch.Addresses, Username: ch.Username, Password: ch.Password,
 		Database: ch.Database, Topic: oracle.Topic, Group: oracle.Group,
 	}
 }

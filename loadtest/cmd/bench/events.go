@@ -76,7 +76,7 @@ func (c *chain) start(ctx context.Context, dir string) (err error) {
 	if c.config, err = c.Embedded(ctx, c.store.Process); err != nil {
 		return err
 	}
-	c.config.Kafka.Brokers, c.config.Kafka.Replication = c.kafka.Addresses, 1
+	c.config.Kafka.Brokers, c.config.Kafka.Replication, c.config.Kafka.SASL = c.kafka.Addresses, 1, proc.SASL{}
 	client := &kafka.Client{Addr: kafka.TCP(c.kafka.Addresses...), Timeout: 2 * time.Second}
 	if err := wait(ctx, func() (bool, error) {
 		meta, err := client.Metadata(ctx, &kafka.MetadataRequest{})

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -42,8 +43,15 @@ type LogConfig struct {
 	// CleanInterval is how often retention and compaction are applied.
 	CleanInterval time.Duration `yaml:"clean_interval"`
 
+	// Open lets everyone on this machine in, for tests. The log holds hashes of
+	// tokens, which processes believe: who can write to it can be anybody.
+	Open bool `yaml:"-"`
+
 	Log zerolog.Logger `yaml:"-"`
 }
+
+// LogUser has the password that Log.Password says, by SCRAM-SHA-256.
+const LogUser = "tollway"
 
 // DefaultLogConfig keeps a week, at most half a GiB per partition.
 func DefaultLogConfig() LogConfig {
@@ -86,6 +94,7 @@ func (c LogConfig) Validate() error {
 type Log struct {
 	cluster *kfake.Cluster
 	addr    string
+	state   logState
 	lock    *os.File
 	cancel  context.CancelFunc
 	done    chan struct{}
@@ -107,7 +116,12 @@ func StartLog(ctx context.Context, cfg LogConfig) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the data folder %s: %w", cfg.DataDir, err)
 	}
-	cluster, err := openCluster(cfg)
+	state, err := loadLogState(cfg.DataDir)
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	cluster, err := openCluster(cfg, state)
 	if err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("start log: %w", err)
@@ -115,8 +129,8 @@ func StartLog(ctx context.Context, cfg LogConfig) (*Log, error) {
 	// What the start after a crash has read is garbage now.
 	debug.FreeOSMemory()
 	ctx, cancel := context.WithCancel(ctx)
-	l := &Log{cluster: cluster, addr: cluster.ListenAddrs()[0], lock: lock, cancel: cancel, done: make(chan struct{})}
-	if err := savePort(cfg.DataDir, l.addr); err != nil {
+	l := &Log{cluster: cluster, addr: cluster.ListenAddrs()[0], state: state, lock: lock, cancel: cancel, done: make(chan struct{})}
+	if err := state.save(cfg.DataDir, l.addr); err != nil {
 		cluster.Close()
 		cancel()
 		lock.Close()
@@ -127,13 +141,18 @@ func StartLog(ctx context.Context, cfg LogConfig) (*Log, error) {
 	return l, nil
 }
 
-func openCluster(cfg LogConfig) (*kfake.Cluster, error) {
+func openCluster(cfg LogConfig, state logState) (*kfake.Cluster, error) {
 	port := cfg.Port
 	if port == 0 {
 		var err error
-		if port, err = choosePort(0, lastPort(cfg.DataDir)); err != nil {
+		if port, err = choosePort(0, state.lastPort()); err != nil {
 			return nil, err
 		}
+	}
+	records := filepath.Join(cfg.DataDir, "records")
+	// What the broker has stored of its users would win over the options below.
+	if err := os.Remove(filepath.Join(records, "sasl.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
 	retentionBytes := int64(-1)
 	if cfg.RetentionBytes > 0 {
@@ -142,7 +161,7 @@ func openCluster(cfg LogConfig) (*kfake.Cluster, error) {
 	options := []kfake.Opt{
 		kfake.ClusterID("tollway"),
 		kfake.Ports(port),
-		kfake.DataDir(filepath.Join(cfg.DataDir, "records")),
+		kfake.DataDir(records),
 		kfake.SyncWrites(),
 		kfake.DefaultNumPartitions(cfg.Partitions),
 		kfake.WithLogger(brokerLogger{cfg.Log}),
@@ -157,6 +176,12 @@ func openCluster(cfg LogConfig) (*kfake.Cluster, error) {
 			// one is not past the retention at once.
 			"log.message.timestamp.type": "LogAppendTime",
 		}),
+	}
+	if !cfg.Open {
+		// Not PLAIN: the broker takes an empty password for that of a user whom it
+		// does not know, and whoever listens on the port of a log that was killed
+		// would be told the password.
+		options = append(options, kfake.EnableSASL(), kfake.Superuser("SCRAM-SHA-256", LogUser, state.Password))
 	}
 	if cfg.AutoCreateTopics {
 		options = append(options, kfake.AllowAutoTopicCreation())
@@ -185,6 +210,9 @@ func (l *Log) clean(ctx context.Context, interval time.Duration) {
 // Addr is where the broker listens, host:port.
 func (l *Log) Addr() string { return l.addr }
 
+// Password is LogUser's. It stays the same for a data folder.
+func (l *Log) Password() string { return l.state.Password }
+
 // Done is closed when the broker has stopped.
 func (l *Log) Done() <-chan struct{} { return l.done }
 
@@ -196,30 +224,45 @@ func (l *Log) Close() error {
 }
 
 type logState struct {
-	Port int `json:"port"`
+	Port     int    `json:"port"`
+	Password string `json:"password"`
 }
 
-// lastPort is zero when there was no last run or its port is unreadable: the
-// port is a convenience and no reason to refuse.
-func lastPort(dataDir string) int {
+// loadLogState reads what the last run has left. The port is a convenience and no
+// reason to refuse; the password is made anew where there is none.
+func loadLogState(dataDir string) (logState, error) {
 	var state logState
-	raw, err := os.ReadFile(filepath.Join(dataDir, "log.json"))
-	if err != nil || json.Unmarshal(raw, &state) != nil || state.Port < 1 || state.Port > 65535 {
+	path := filepath.Join(dataDir, "log.json")
+	raw, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return state, fmt.Errorf("read the log's state: %w", err)
+	}
+	if err != nil || json.Unmarshal(raw, &state) != nil {
+		state = logState{}
+	}
+	if state.Password == "" {
+		state.Password = randomPassword()
+	}
+	return state, nil
+}
+
+// lastPort is zero when there was no last run or its port is unreadable.
+func (s logState) lastPort() int {
+	if s.Port < 1 || s.Port > 65535 {
 		return 0
 	}
-	return state.Port
+	return s.Port
 }
 
-func savePort(dataDir, addr string) error {
+func (s logState) save(dataDir, addr string) error {
 	_, text, err := net.SplitHostPort(addr)
 	if err != nil {
 		return err
 	}
-	port, err := strconv.Atoi(text)
-	if err != nil {
+	if s.Port, err = strconv.Atoi(text); err != nil {
 		return err
 	}
-	raw, err := json.Marshal(logState{Port: port})
+	raw, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}

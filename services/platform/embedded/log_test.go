@@ -5,12 +5,16 @@ import (
 	"crypto/rand"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
 	"go.uber.org/goleak"
 
 	"github.com/tollway/tollway/services/platform/embedded"
@@ -19,7 +23,7 @@ import (
 
 func parentOfLog(dir string) {
 	cfg := embedded.DefaultLogConfig()
-	cfg.DataDir = dir
+	cfg.DataDir, cfg.Open = dir, true
 	log, err := embedded.StartLog(context.Background(), cfg)
 	if err != nil {
 		announce(announcement{Err: err.Error()})
@@ -184,6 +188,67 @@ func TestLogKeepsItsPortAndStopsCleanly(t *testing.T) {
 	}
 	cancel()
 	<-again.Done()
+}
+
+// Processes believe the hashes of tokens that they find in the log, so nobody on
+// the machine may write to it but who can read the data folder. A folder of a log
+// that let everyone in is taken over.
+func TestLogAsksForItsPassword(t *testing.T) {
+	cfg := embedded.DefaultLogConfig()
+	cfg.DataDir, cfg.Open = t.TempDir(), true
+	open, err := embedded.StartLog(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	try := func(addr string, mechanism sasl.Mechanism) error {
+		opts := []kgo.Opt{kgo.RequestRetries(0), kgo.RetryTimeout(5 * time.Second)}
+		if mechanism != nil {
+			opts = append(opts, kgo.SASL(mechanism))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		_, err := kmsg.NewPtrMetadataRequest().RequestWith(ctx, dialLog(t, addr, opts...))
+		return err
+	}
+	if err := try(open.Addr(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := open.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Open = false
+	password := ""
+	for range 2 {
+		log, err := embedded.StartLog(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if password != "" && log.Password() != password {
+			t.Error("the password of a data folder changed with a restart")
+		}
+		password = log.Password()
+		if err := try(log.Addr(), scram.Auth{User: embedded.LogUser, Pass: password}.AsSha256Mechanism()); err != nil {
+			t.Errorf("with the password: %v", err)
+		}
+		for name, mechanism := range map[string]sasl.Mechanism{
+			"nothing":                          nil,
+			"a wrong password":                 scram.Auth{User: embedded.LogUser, Pass: "wrong"}.AsSha256Mechanism(),
+			"the broker's default":             scram.Auth{User: "admin", Pass: "admin"}.AsSha256Mechanism(),
+			"an unknown user with no password": plain.Auth{User: "nobody", Pass: ""}.AsMechanism(),
+			"the password, told in the clear":  plain.Auth{User: embedded.LogUser, Pass: password}.AsMechanism(),
+			"a hash that was not asked for":    scram.Auth{User: embedded.LogUser, Pass: password}.AsSha512Mechanism(),
+		} {
+			if err := try(log.Addr(), mechanism); err == nil {
+				t.Errorf("let in with %s", name)
+			}
+		}
+		if info, err := os.Stat(filepath.Join(cfg.DataDir, "log.json")); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("the file with the password: %v %v", info, err)
+		}
+		if err := log.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestTopicsAreNotMadeUnasked(t *testing.T) {

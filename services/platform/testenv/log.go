@@ -8,7 +8,7 @@ import (
 )
 
 // Log starts a Kafka-protocol log for this test alone and returns its address,
-// host:port. It has no topics and makes none by itself.
+// host:port. It asks for no password, has no topics and makes none by itself.
 func Log(t testing.TB) string {
 	t.Helper()
 	return NewLog(t, nil).Addr()
@@ -18,7 +18,7 @@ func Log(t testing.TB) string {
 func NewLog(t testing.TB, change func(*embedded.LogConfig)) *embedded.Log {
 	t.Helper()
 	cfg := embedded.DefaultLogConfig()
-	cfg.DataDir = t.TempDir()
+	cfg.DataDir, cfg.Open = t.TempDir(), true
 	if change != nil {
 		change(&cfg)
 	}
