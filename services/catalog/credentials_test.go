@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	catalogv1 "github.com/tollway/tollway/schemas/proto/tollway/catalog/v1"
@@ -165,6 +166,12 @@ func TestRegister(t *testing.T) {
 		if log.GetEntries()[0].GetActor() != "anonymous" {
 			t.Errorf("log %v", log)
 		}
+		// The next stranger must not come into the reports and the log of the last.
+		must[*emptypb.Empty](t)(e.DeleteToken(admin, &catalogv1.DeleteTokenRequest{Name: r.GetToken().GetName()}))
+		must[*emptypb.Empty](t)(e.DeleteAccount(admin, &catalogv1.DeleteAccountRequest{Name: "accounts/initech"}))
+		_, err = register("initech")
+		refused(t, err, codes.AlreadyExists, "accounts/initech was somebody's before")
+		must[*catalogv1.Account](t)(e.CreateAccount(admin, &catalogv1.CreateAccountRequest{AccountId: "initech", Account: &catalogv1.Account{DisplayName: "Initech"}}))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	catalogv1 "github.com/tollway/tollway/schemas/proto/tollway/catalog/v1"
 	"github.com/tollway/tollway/services/catalog/kind"
+	"github.com/tollway/tollway/services/catalog/store"
 	"github.com/tollway/tollway/services/platform/auth"
 )
 
@@ -41,6 +42,15 @@ func (s *Service) Register(ctx context.Context, r *catalogv1.RegisterRequest) (*
 		made, err := u.create(ctx, kind.Account, name, account)
 		if err != nil {
 			return err
+		}
+		// Reports and the audit log know accounts by their ids: a stranger must not
+		// inherit what was once somebody else's.
+		past, err := store.Audit(ctx, u.tx, store.AuditQuery{Name: name, Limit: 2})
+		if err != nil {
+			return err
+		}
+		if len(past) > 1 {
+			return status.Errorf(codes.AlreadyExists, "%s was somebody's before; choose another account_id", name)
 		}
 		answer.Account = made.(*catalogv1.Account)
 		token, err := u.create(ctx, kind.Token, kind.Token.Name("", randomID(kind.Token)), &catalogv1.Token{
