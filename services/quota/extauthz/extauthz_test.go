@@ -334,13 +334,18 @@ func TestHTTP(t *testing.T) {
 				}
 				switch style {
 				case "original":
+					in.Header.Set("X-Original-Method", http.MethodGet)
 					in.Header.Set("X-Original-Host", e.host)
 					in.Header.Set("X-Original-URI", e.path)
 				case "forwarded":
+					in.Header.Set("X-Forwarded-Method", http.MethodGet)
 					in.Header.Set("X-Forwarded-Host", e.host)
 					in.Header.Set("X-Forwarded-Uri", e.path)
 				default:
 					in.Host = e.host
+					// From the client, who would like to be judged for another call.
+					in.Header.Set("X-Original-Uri", "/elsewhere")
+					in.Header.Set("X-Forwarded-Method", http.MethodDelete)
 				}
 				out, err := http.DefaultClient.Do(in)
 				if err != nil {
@@ -363,6 +368,44 @@ func TestHTTP(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A gateway passes on what its client sends, so a client that adds headers about
+// the call is not believed, whatever the gateway itself sets.
+func TestHTTPWhichCall(t *testing.T) {
+	s := newServer(t, nil)
+	original := map[string]string{"X-Original-Method": "GET", "X-Original-Host": "api.example.com", "X-Original-Uri": here}
+	forwarded := map[string]string{"X-Forwarded-Method": "GET", "X-Forwarded-Host": "api.example.com", "X-Forwarded-Uri": here}
+	for name, c := range map[string]struct {
+		set    map[string]string
+		client [2]string
+		status int
+	}{
+		"original":                            {original, [2]string{}, 200},
+		"forwarded":                           {forwarded, [2]string{}, 200},
+		"original, behind a proxy":            {original, [2]string{"X-Forwarded-Host", "edge.example.com"}, 200},
+		"original, and a client's path":       {original, [2]string{"X-Forwarded-Uri", "/elsewhere"}, 400},
+		"forwarded, and a client's path":      {forwarded, [2]string{"X-Original-Uri", here}, 400},
+		"forwarded, and a client's method":    {forwarded, [2]string{"X-Original-Method", "POST"}, 200},
+		"original, with a path of the client": {original, [2]string{"X-Original-Uri", here}, 400},
+		"a path alone":                        {map[string]string{"X-Original-Uri": here}, [2]string{}, 400},
+		"no method":                           {map[string]string{"X-Original-Uri": here, "X-Original-Host": "api.example.com"}, [2]string{"X-Forwarded-Method", "GET"}, 400},
+		"nothing":                             {nil, [2]string{}, 400},
+	} {
+		in := httptest.NewRequest(http.MethodGet, Path, nil)
+		in.Header.Set("X-Api-Key", goodKey)
+		for header, v := range c.set {
+			in.Header.Set(header, v)
+		}
+		if c.client[0] != "" {
+			in.Header.Add(c.client[0], c.client[1])
+		}
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, in)
+		if w.Code != c.status {
+			t.Errorf("%s: status %d, want %d: %s", name, w.Code, c.status, w.Body)
+		}
 	}
 }
 

@@ -1,6 +1,8 @@
 package extauthz
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -14,28 +16,23 @@ const Path = "/v1/authz"
 // own: 200, or 401 or 403 with problem details. What the decision says of the
 // caller is in headers named x-tollway-*, admitted or not.
 //
-// The call's method, host and path with query are taken from X-Original-Method,
-// -Host and -URI, or X-Forwarded-Method, -Host and -Uri, or, where the gateway
-// repeats the call below this path, from the request itself. The gateway's own
-// token is in Authorization, so the call's is in X-Original-Authorization.
+// A gateway that repeats the call below this path, with its method and host, is
+// asking about what it sends. One that asks at this very path names the call in
+// X-Original-Method, -Host and -Uri, or in X-Forwarded-Method, -Host and -Uri:
+// all three of one kind and none of the other, because what the gateway does not
+// set it passes on as its client has sent it, and a client must not name another
+// call than it makes. The gateway's own token is in Authorization, so the call's
+// is in X-Original-Authorization.
 func (s *Server) ServeHTTP(w http.ResponseWriter, in *http.Request) {
-	h := in.Header
 	r := request{
-		method:        one(h, "X-Original-Method", "X-Forwarded-Method"),
-		host:          one(h, "X-Original-Host", "X-Forwarded-Host"),
-		path:          one(h, "X-Original-Uri", "X-Forwarded-Uri"),
-		authorization: h.Get("X-Original-Authorization"),
-		environment:   s.cfg.Environment,
-		header:        h.Get,
+		method: in.Method, host: in.Host, path: strings.TrimPrefix(in.RequestURI, Path),
+		authorization: in.Header.Get("X-Original-Authorization"), environment: s.cfg.Environment, header: in.Header.Get,
 	}
-	if r.method == "" {
-		r.method = in.Method
-	}
-	if r.host == "" {
-		r.host = in.Host
-	}
-	if r.path == "" {
-		r.path = strings.TrimPrefix(in.RequestURI, Path)
+	if in.URL.Path == Path {
+		if err := r.named(in.Header); err != nil {
+			problem.Write(w, http.StatusBadRequest, "Which call?", err.Error(), nil)
+			return
+		}
 	}
 	d, err := s.decide(in.Context(), &r)
 	if err != nil {
@@ -56,11 +53,21 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, in *http.Request) {
 	problem.Write(w, d.status, "", details[d.reason], map[string]any{"reason": d.reason})
 }
 
-func one(h http.Header, names ...string) string {
-	for _, n := range names {
-		if v := h.Get(n); v != "" {
-			return v
-		}
+// named takes the call from what the gateway says of it.
+func (r *request) named(h http.Header) error {
+	kind, other := "X-Original-", "X-Forwarded-"
+	if h.Values(kind+"Uri") == nil {
+		kind, other = other, kind
 	}
-	return ""
+	if h.Values(other+"Uri") != nil {
+		return errors.New("X-Original-Uri and X-Forwarded-Uri are both there: the gateway must take out the one that it does not set")
+	}
+	for part, field := range map[string]*string{"Method": &r.method, "Host": &r.host, "Uri": &r.path} {
+		values := h.Values(kind + part)
+		if len(values) != 1 || values[0] == "" {
+			return fmt.Errorf("the gateway must set %sMethod, %[1]sHost and %[1]sUri, each once", kind)
+		}
+		*field = values[0]
+	}
+	return nil
 }
