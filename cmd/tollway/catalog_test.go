@@ -222,6 +222,23 @@ func TestUnifiedDiff(t *testing.T) {
 	})
 }
 
+// Texts that are too different to be compared line by line are shown as a whole.
+func TestLargeDiff(t *testing.T) {
+	lines := func(word string) string {
+		var b strings.Builder
+		for i := range 3000 {
+			fmt.Fprintf(&b, "%s %d\n", word, i)
+		}
+		return "same\n" + b.String() + "end\n"
+	}
+	diff := unifiedDiff("x", lines("old"), lines("new"))
+	for text, want := range map[string]int{"\n-old ": 3000, "\n+new ": 3000, "\n same": 1, "\n end": 1, "\n@@ ": 1} {
+		if got := strings.Count(diff, text); got != want {
+			t.Errorf("%d of %q, want %d", got, text, want)
+		}
+	}
+}
+
 func patch(t *rapid.T, before []string, diff string) []string {
 	var out []string
 	at := 0

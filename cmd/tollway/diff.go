@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -86,9 +87,35 @@ func splitLines(text string) []string {
 	return strings.Split(strings.TrimSuffix(text, "\n"), "\n")
 }
 
-// diffLines keeps a longest common subsequence. Resources have at most some
-// hundred lines, so the table of all pairs is small.
+// maxDiffPairs bounds the table of all pairs of lines, to some 30 MB.
+const maxDiffPairs = 4 << 20
+
+// diffLines keeps what both texts begin and end with, and between that a longest
+// common subsequence; where too much differs, nothing of it.
 func diffLines(a, b []string) []diffLine {
+	var begin, end []diffLine
+	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
+		begin = append(begin, diffLine{' ', a[0]})
+		a, b = a[1:], b[1:]
+	}
+	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
+		end = append(end, diffLine{' ', a[len(a)-1]})
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	slices.Reverse(end)
+	if len(a)*len(b) > maxDiffPairs {
+		for _, text := range a {
+			begin = append(begin, diffLine{'-', text})
+		}
+		for _, text := range b {
+			begin = append(begin, diffLine{'+', text})
+		}
+		return append(begin, end...)
+	}
+	return slices.Concat(begin, commonLines(a, b), end)
+}
+
+func commonLines(a, b []string) []diffLine {
 	common := make([][]int, len(a)+1)
 	for i := range common {
 		common[i] = make([]int, len(b)+1)

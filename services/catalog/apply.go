@@ -92,7 +92,7 @@ func readItems(resources []*catalogv1.Resource) ([]item, error) {
 			continue
 		}
 		first[it.name] = i
-		k.ClearStamp(it.message)
+		k.ClearLocal(it.message)
 		probe := proto.Clone(it.message).(kind.Resource)
 		k.Normalize(probe)
 		k.Validate(probe, &v)

@@ -276,6 +276,10 @@ func TestApplySubscriptionStates(t *testing.T) {
 			t.Errorf("%s: %v", state, got)
 		}
 	}
+	must[*catalogv1.Subscription](t)(e.SuspendSubscription(manager, &catalogv1.SuspendSubscriptionRequest{Name: name, Reason: "unpaid"}))
+	if got := must[*catalogv1.Subscription](t)(apply(catalogv1.SubscriptionState_ACTIVE, nil)); got.GetReason() != "" {
+		t.Errorf("resumed: %v", got)
+	}
 	for _, state := range []catalogv1.SubscriptionState{catalogv1.SubscriptionState_REQUESTED, catalogv1.SubscriptionState_REJECTED, catalogv1.SubscriptionState_ENDED} {
 		_, err := apply(state, nil)
 		refused(t, err, codes.InvalidArgument, "resources[0].state: ")

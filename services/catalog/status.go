@@ -81,13 +81,13 @@ func (s *Service) status(err error) error {
 	}
 	// What was checked beforehand is checked again by the database, which has the
 	// last word.
-	for kind, code := range map[error]codes.Code{
+	for refusal, code := range map[error]codes.Code{
 		ledger.ErrConflict: codes.AlreadyExists, ledger.ErrOverlap: codes.FailedPrecondition,
 		ledger.ErrInUse: codes.FailedPrecondition, ledger.ErrReference: codes.FailedPrecondition, ledger.ErrInvalid: codes.InvalidArgument,
 	} {
-		if errors.Is(err, kind) {
+		if errors.Is(err, refusal) {
 			s.deps.Log.Warn().Err(err).Msg("the database refused a change of the catalog")
-			return status.Errorf(code, "the database refused the change: %v (%s)", kind, ledger.Constraint(err))
+			return status.Errorf(code, "the database refused the change: %v (%s)", refusal, ledger.Constraint(err))
 		}
 	}
 	s.deps.Log.Error().Err(err).Msg("using the catalog's database")

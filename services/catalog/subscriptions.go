@@ -200,6 +200,7 @@ func changeSubscription(ctx context.Context, u *unit, before, after kind.Resourc
 		if err := u.changeStateByFile(b, a); err != nil {
 			return err
 		}
+		a.Reason = "" // of the state before
 	} else if contains(fields, "state") {
 		return wrong("state", "is changed by ApproveSubscription, SuspendSubscription, ResumeSubscription and EndSubscription")
 	}

@@ -139,7 +139,7 @@ func (u *unit) create(ctx context.Context, k *kind.Kind, name string, in proto.M
 	}
 	m := proto.Clone(in).(kind.Resource)
 	if u.transitions {
-		k.ClearStamp(m)
+		k.ClearLocal(m)
 	} else {
 		k.ClearOutput(m)
 	}

@@ -9,8 +9,8 @@ import (
 // and a tollway.catalog.v1.Record as value.
 const Topic = "tollway.catalog.v1"
 
-// SequenceHeader is the header that says the sequence of a deletion, which has
-// no record to say it: decimal digits.
+// SequenceHeader is the header of every message that says its sequence in decimal
+// digits. A deletion has no record to say it.
 const SequenceHeader = "sequence"
 
 // Config of a feed.

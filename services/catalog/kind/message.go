@@ -50,15 +50,15 @@ func SetName(m proto.Message, name string) {
 
 // ClearOutput clears what only the server may set, the etag included.
 func (k *Kind) ClearOutput(m proto.Message) {
-	k.ClearStamp(m)
+	k.ClearLocal(m)
 	for _, path := range k.restored {
 		clearPath(m.ProtoReflect(), path)
 	}
 }
 
-// ClearStamp is ClearOutput for a resource of a file, which may bring back what
-// the server set in another installation.
-func (k *Kind) ClearStamp(m proto.Message) {
+// ClearLocal clears of it what means nothing in another installation. The rest is
+// what a file brings back.
+func (k *Kind) ClearLocal(m proto.Message) {
 	for _, path := range common {
 		clearPath(m.ProtoReflect(), path)
 	}

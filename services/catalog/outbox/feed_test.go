@@ -12,7 +12,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
-	kafkago "github.com/segmentio/kafka-go"
 
 	catalogv1 "github.com/tollway/tollway/schemas/proto/tollway/catalog/v1"
 	"github.com/tollway/tollway/services/catalog/feed"
@@ -120,9 +119,9 @@ func TestRealToFeed(t *testing.T) {
 		t.Skip("takes half a minute: runs with TOLLWAY_REAL=1")
 	}
 	const accounts = 30
-	addresses := testenv.Kafka(t, 1).Addrs()
+	cluster := testenv.Kafka(t, 1)
 	cfg := kafkaio.DefaultConfig()
-	cfg.Brokers = addresses
+	cfg.Brokers = cluster.Addrs()
 	client, err := kafkaio.Open(cfg, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
@@ -179,14 +178,7 @@ func TestRealToFeed(t *testing.T) {
 	eventually(t, "a feed that began after compaction", seen(follow(t, client)))
 
 	// Deleted and made again, while nothing changes.
-	admins := &kafkago.Client{Addr: kafkago.TCP(addresses...), Timeout: 30 * time.Second}
-	if answer, err := admins.DeleteTopics(t.Context(), &kafkago.DeleteTopicsRequest{Topics: []string{topic}}); err != nil || answer.Errors[topic] != nil {
-		t.Fatal(err, answer)
-	}
-	eventually(t, "the topic to be gone", func() bool {
-		answer, err := admins.Metadata(t.Context(), &kafkago.MetadataRequest{Topics: []string{topic}})
-		return err == nil && answer.Topics[0].Error != nil
-	})
+	cluster.DeleteTopic(topic)
 	eventually(t, "the topic to be made", func() bool { return makeTopic() == nil })
 	eventually(t, "the topic to be filled again", func() bool {
 		if n := running.Snapshot().Counts().Accounts; n != accounts {

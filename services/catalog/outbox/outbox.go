@@ -23,16 +23,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	catalogv1 "github.com/tollway/tollway/schemas/proto/tollway/catalog/v1"
+	"github.com/tollway/tollway/services/catalog/feed"
 	"github.com/tollway/tollway/services/platform/kafkaio"
 	"github.com/tollway/tollway/services/platform/ledger"
 	"github.com/tollway/tollway/sql"
 )
 
 const (
-	// SequenceHeader is the header of every message, deletions too, that holds
-	// its sequence in decimal digits.
-	SequenceHeader = "sequence"
-
 	partition = 0 // one partition: the order of versions is the order of messages
 	lockName  = "catalog-outbox"
 )
@@ -51,7 +48,7 @@ type Config struct {
 
 // DefaultConfig publishes within a fifth of a second.
 func DefaultConfig() Config {
-	return Config{Topic: "tollway.catalog.v1", Poll: 200 * time.Millisecond, Batch: 500, Remember: 7 * 24 * time.Hour}
+	return Config{Topic: feed.Topic, Poll: 200 * time.Millisecond, Batch: 500, Remember: 7 * 24 * time.Hour}
 }
 
 // Validate names the field that is wrong.
@@ -292,7 +289,7 @@ func (p *Publisher) next(ctx context.Context) ([]version, error) {
 func (v version) message() (kafkaio.Message, error) {
 	m := kafkaio.Message{
 		Key:     []byte(v.name),
-		Headers: []kafkaio.Header{{Key: SequenceHeader, Value: strconv.AppendInt(nil, v.sequence, 10)}},
+		Headers: []kafkaio.Header{{Key: feed.SequenceHeader, Value: strconv.AppendInt(nil, v.sequence, 10)}},
 	}
 	if !v.body.Valid {
 		return m, nil

@@ -23,6 +23,7 @@ import (
 
 	catalogv1 "github.com/tollway/tollway/schemas/proto/tollway/catalog/v1"
 	"github.com/tollway/tollway/services/catalog"
+	"github.com/tollway/tollway/services/catalog/feed"
 	"github.com/tollway/tollway/services/catalog/outbox"
 	"github.com/tollway/tollway/services/platform/auth"
 	"github.com/tollway/tollway/services/platform/kafkaio"
@@ -38,7 +39,7 @@ func TestMain(m *testing.M) {
 	testenv.Main(m)
 }
 
-const topic = "tollway.catalog.v1"
+const topic = feed.Topic
 
 var admin = auth.WithPrincipal(context.Background(), auth.Principal{Name: "tokens/admin", Role: auth.Admin})
 
@@ -149,7 +150,7 @@ func decode(t *testing.T, m kafkaio.Fetched) message {
 	t.Helper()
 	d := message{name: string(m.Key)}
 	for _, h := range m.Headers {
-		if h.Key == outbox.SequenceHeader {
+		if h.Key == feed.SequenceHeader {
 			d.sequence, _ = strconv.ParseInt(string(h.Value), 10, 64)
 		}
 	}

@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -83,6 +84,31 @@ func (c *KafkaCluster) Addrs() []string {
 // PID is the process id of broker i, for tests that stop it by SIGSTOP or read
 // what it used.
 func (c *KafkaCluster) PID(i int) int { return c.brokers[i].process.cmd.Process.Pid }
+
+// DeleteTopic deletes a topic and waits until it is gone.
+func (c *KafkaCluster) DeleteTopic(topic string) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	client := &kafka.Client{Addr: kafka.TCP(c.Addrs()...), Timeout: 30 * time.Second}
+	answer, err := client.DeleteTopics(ctx, &kafka.DeleteTopicsRequest{Topics: []string{topic}})
+	if err == nil {
+		err = answer.Errors[topic]
+	}
+	if err != nil {
+		c.t.Fatalf("delete topic %s: %v", topic, err)
+	}
+	for {
+		answer, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+		switch {
+		case err == nil && errors.Is(answer.Topics[0].Error, kafka.UnknownTopicOrPartition):
+			return
+		case ctx.Err() != nil:
+			c.t.Fatalf("topic %s was deleted and is still there: %v", topic, err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
 
 // Kill ends broker i at once, as a crash does (SIGKILL).
 func (c *KafkaCluster) Kill(i int) {
