@@ -55,8 +55,18 @@ type Authenticator interface {
 // accountPrefix begins the resource names of accounts.
 const accountPrefix = "accounts/"
 
-// accountID takes the id out of a resource name, or leaves an id as it is.
-func accountID(account string) string { return strings.TrimPrefix(account, accountPrefix) }
+// everyAccount stands for all accounts where a request may name several.
+const everyAccount = "-"
+
+// accountID takes the id out of a resource name, or leaves an id as it is. A
+// caller whose account, as some identity provider says, is every account has none.
+func accountID(account string) string {
+	id := strings.TrimPrefix(account, accountPrefix)
+	if id == everyAccount {
+		return ""
+	}
+	return id
+}
 
 // ErrUnauthenticated is the answer to a token that is missing, unknown or expired:
 // the caller is not told which.

@@ -175,6 +175,8 @@ func TestLogins(t *testing.T) {
 		{"consumer by resource name", nested, customer("accounts/acme"), nil, Principal{Name: issuer + "#ada", Role: Consumer, Account: "acme"}, nil},
 		{"consumer without account", nested, in("tw-customers"), nil, Principal{}, errForbidden},
 		{"consumer with odd accounts", nested, customer("acme/apps"), nil, Principal{}, errForbidden},
+		{"consumer of every account", nested, customer("-"), nil, Principal{}, errForbidden},
+		{"consumer of every account by name", nested, customer("accounts/-"), nil, Principal{}, errForbidden},
 		{"consumer with a list", nested, customer([]any{"acme"}), nil, Principal{}, errForbidden},
 		{"no role", nested, in("other", 7, nil), nil, Principal{}, errForbidden},
 		{"no claim", nested, map[string]any{"realm_access": "tw-admins"}, nil, Principal{}, errForbidden},
