@@ -2,8 +2,10 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -224,6 +226,47 @@ func TestStreamedRequests(t *testing.T) {
 		})
 		if status.Code(err) != want {
 			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+// A stream that was let in ends when its caller's token does.
+func TestStreamOfARevokedToken(t *testing.T) {
+	request, _ := requestTypes(t)
+	acme := Principal{Name: "tokens/a", Role: Consumer, Account: "acme"}
+	other, demoted := acme, acme
+	other.Account, demoted.Role = "hooli", Gateway
+	for name, c := range map[string]struct {
+		after time.Duration
+		p     Principal
+		err   error
+		want  codes.Code
+	}{
+		"still good":        {2 * time.Second, acme, nil, codes.OK},
+		"revoked":           {time.Second, Principal{}, ErrUnauthenticated, codes.Unauthenticated},
+		"revoked just now":  {time.Second / 2, Principal{}, ErrUnauthenticated, codes.OK},
+		"clock put back":    {-time.Minute, Principal{}, ErrUnauthenticated, codes.Unauthenticated},
+		"cannot be judged":  {time.Hour, Principal{}, errors.New("no keys"), codes.OK},
+		"of another role":   {time.Hour, demoted, nil, codes.PermissionDenied},
+		"of another person": {time.Hour, other, nil, codes.Unauthenticated},
+	} {
+		now, answer, failure := time.Unix(1e9, 0), acme, error(nil)
+		g, err := NewGuard(answers(func(string) (Principal, error) { return answer, failure }),
+			Rules{"/s/Watch": {Roles: []Role{Consumer}, SelfScoped: true}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.now = func() time.Time { return now }
+		in := &incoming{message: message(t, request, `name: "accounts/acme"`)}
+		err = g.Stream()(nil, in, &grpc.StreamServerInfo{FullMethod: "/s/Watch"}, func(_ any, s grpc.ServerStream) error {
+			if err := s.RecvMsg(dynamicpb.NewMessage(request)); err != nil {
+				t.Errorf("%s: the first message: %v", name, err)
+			}
+			now, answer, failure = now.Add(c.after), c.p, c.err
+			return s.RecvMsg(dynamicpb.NewMessage(request))
+		})
+		if status.Code(err) != c.want {
+			t.Errorf("%s: got %v, want %s", name, err, c.want)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
@@ -24,6 +25,7 @@ import (
 type Guard struct {
 	auth  Authenticator
 	rules ruleSet
+	now   func() time.Time
 }
 
 // NewGuard checks the rules.
@@ -32,7 +34,7 @@ func NewGuard(auth Authenticator, rules Rules) (*Guard, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Guard{auth: auth, rules: set}, nil
+	return &Guard{auth: auth, rules: set, now: time.Now}, nil
 }
 
 var errForbidden = errors.New("forbidden")
@@ -94,13 +96,16 @@ func bearerOf(header string) string {
 	return strings.TrimSpace(header[len(scheme):])
 }
 
-func (g *Guard) admitGRPC(ctx context.Context, method string) (context.Context, Rule, error) {
-	ctx = withCaller(ctx)
-	bearer := ""
+// bearerIn takes it out of gRPC metadata.
+func bearerIn(ctx context.Context) string {
 	if v := metadata.ValueFromIncomingContext(ctx, "authorization"); len(v) == 1 {
-		bearer = bearerOf(v[0])
+		return bearerOf(v[0])
 	}
-	out, rule, err := g.admit(ctx, method, bearer)
+	return ""
+}
+
+func (g *Guard) admitGRPC(ctx context.Context, method string) (context.Context, Rule, error) {
+	out, rule, err := g.admit(withCaller(ctx), method, bearerIn(ctx))
 	if err != nil {
 		return nil, rule, statusOf(err)
 	}
@@ -143,21 +148,28 @@ func (g *Guard) Unary() grpc.UnaryServerInterceptor {
 	}
 }
 
-// Stream guards streams when they begin, and every message that a consumer sends.
+// Stream guards streams when they begin, and while messages come: a gateway's
+// stream lives for days, and its token may not.
 func (g *Guard) Stream() grpc.StreamServerInterceptor {
 	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 		ctx, rule, err := g.admitGRPC(ss.Context(), info.FullMethod)
 		if err != nil {
 			return err
 		}
-		return next(srv, &guardedStream{ServerStream: ss, ctx: ctx, rule: rule})
+		return next(srv, &guardedStream{ServerStream: ss, guard: g, method: info.FullMethod, ctx: ctx, rule: rule, admitted: g.now()})
 	}
 }
 
+// readmit is how long a caller on a stream may go unjudged.
+const readmit = time.Second
+
 type guardedStream struct {
 	grpc.ServerStream
-	ctx  context.Context
-	rule Rule
+	guard    *Guard
+	method   string
+	ctx      context.Context
+	rule     Rule
+	admitted time.Time
 }
 
 // Context holds the principal.
@@ -168,9 +180,34 @@ func (s *guardedStream) RecvMsg(m any) error {
 	if err := s.ServerStream.RecvMsg(m); err != nil {
 		return err
 	}
-	if p, ok := FromContext(s.ctx); ok {
-		return s.rule.checkRequest(p, m)
+	p, ok := FromContext(s.ctx)
+	if !ok {
+		return nil
 	}
+	if err := s.again(p); err != nil {
+		return err
+	}
+	return s.rule.checkRequest(p, m)
+}
+
+// again judges a caller anew who was let in a while ago. Where that cannot be
+// done now, he stays: what he sends would be lost with the stream.
+func (s *guardedStream) again(was Principal) error {
+	now := s.guard.now()
+	if since := now.Sub(s.admitted); since >= 0 && since < readmit {
+		return nil
+	}
+	ctx, _, err := s.guard.admitGRPC(s.ServerStream.Context(), s.method)
+	if status.Code(err) == codes.Unavailable {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if p, _ := FromContext(ctx); p.Name != was.Name || p.Role != was.Role || p.Account != was.Account {
+		return statusOf(ErrUnauthenticated)
+	}
+	s.admitted = now
 	return nil
 }
 
