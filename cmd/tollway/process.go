@@ -166,7 +166,7 @@ func ensureTopics(ctx context.Context, client *kafkaio.Client, cfg Config) error
 func (p *process) server() *grpc.Server {
 	if p.grpc == nil {
 		p.grpc = grpc.NewServer(append(als.ServerOptions(), grpc.Creds(rest.Credentials(p.network)),
-			grpc.UnaryInterceptor(p.guard.Unary()), grpc.StreamInterceptor(p.guard.Stream()))...)
+			grpc.InTapHandle(p.guard.Tap()), grpc.UnaryInterceptor(p.guard.Unary()), grpc.StreamInterceptor(p.guard.Stream()))...)
 	}
 	return p.grpc
 }

@@ -277,7 +277,7 @@ func TestGRPC(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := grpc.NewServer(grpc.UnaryInterceptor(g.Unary()), grpc.StreamInterceptor(g.Stream()))
+	srv := grpc.NewServer(grpc.InTapHandle(g.Tap()), grpc.UnaryInterceptor(g.Unary()), grpc.StreamInterceptor(g.Stream()))
 	healthpb.RegisterHealthServer(srv, health.NewServer())
 	if bare, _ := NewGuard(nil, Rules{check: only(Admin)}); !cmp.Equal(bare.Missing(srv), []string{"/grpc.health.v1.Health/List", watch}) {
 		t.Errorf("methods without a rule: %v", bare.Missing(srv))
@@ -319,6 +319,44 @@ func TestGRPC(t *testing.T) {
 		if _, err := client.List(ctx, &healthpb.HealthListRequest{}); err == nil {
 			t.Error("a method without a rule was let through")
 		}
+	}
+}
+
+// What a stranger sends is not read: here it would be too large for a caller who
+// is known.
+func TestStrangersAreNotRead(t *testing.T) {
+	const check, list = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/List"
+	anyone := Rule{Roles: []Role{Anyone}}
+	g, err := NewGuard(Static(map[string]Principal{"a": adminP, "g": gatewayP}), Rules{check: only(Admin), list: anyone})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := grpc.NewServer(grpc.InTapHandle(g.Tap()), grpc.UnaryInterceptor(g.Unary()), grpc.MaxRecvMsgSize(1000))
+	healthpb.RegisterHealthServer(srv, health.NewServer())
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = srv.Serve(l) }()
+	defer func() { srv.Stop(); <-done }()
+	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	client := healthpb.NewHealthClient(conn)
+	large := &healthpb.HealthCheckRequest{Service: strings.Repeat("x", 2000)}
+	for header, want := range map[string]codes.Code{
+		"Bearer a": codes.ResourceExhausted, "Bearer g": codes.PermissionDenied, "Bearer x": codes.Unauthenticated, "": codes.Unauthenticated,
+	} {
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", header)
+		if _, err := client.Check(ctx, large); status.Code(err) != want {
+			t.Errorf("%q: got %v, want %s", header, err, want)
+		}
+	}
+	if _, err := client.List(t.Context(), &healthpb.HealthListRequest{}); err != nil {
+		t.Errorf("what anyone may call: %v", err)
 	}
 }
 

@@ -55,11 +55,7 @@ func Forward(_ context.Context, r *http.Request) metadata.MD {
 
 // withCaller reads what Forward has written.
 func withCaller(ctx context.Context) context.Context {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return ctx
-	}
-	if _, ok := p.AuthInfo.(InProcess); !ok {
+	if !inProcess(ctx) {
 		return ctx
 	}
 	address := ""
@@ -67,6 +63,15 @@ func withCaller(ctx context.Context) context.Context {
 		address = v[0]
 	}
 	return withRemote(ctx, address, metadata.ValueFromIncomingContext(ctx, nameHeader)...)
+}
+
+func inProcess(ctx context.Context) bool {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return false
+	}
+	_, ok = p.AuthInfo.(InProcess)
+	return ok
 }
 
 // CertificateNames are the URIs and DNS names of the caller's client certificate,

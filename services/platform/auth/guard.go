@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/tollway/tollway/services/platform/problem"
@@ -131,6 +132,20 @@ func reason(err error) string { return strings.TrimPrefix(err.Error(), errForbid
 
 // errNotNow is all that a caller hears about parts that do not work.
 const errNotNow = "who calls cannot be checked now"
+
+// Tap refuses strangers when a call begins. An interceptor of single calls runs
+// only after the whole request was read, and a stranger should not fill the
+// memory. What an HTTP request sends on within the process is KnownFirst's to
+// judge: all such requests share one connection, which must not wait.
+func (g *Guard) Tap() tap.ServerInHandle {
+	return func(ctx context.Context, info *tap.Info) (context.Context, error) {
+		if inProcess(ctx) {
+			return ctx, nil
+		}
+		_, _, err := g.admitGRPC(ctx, info.FullMethodName)
+		return ctx, err
+	}
+}
 
 // Unary guards single calls.
 func (g *Guard) Unary() grpc.UnaryServerInterceptor {
